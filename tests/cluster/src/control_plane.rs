@@ -1,0 +1,423 @@
+//! Starting a control plane, and what can be done with a running one.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Api, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::runtime::conditions;
+use kube::{Client, ResourceExt};
+
+use crate::audit::{self, AuditEntry};
+use crate::fake_kubelet::{self, FakeKubelet};
+use crate::flags::{self, Ports, file};
+use crate::pki::{self, Authority};
+use crate::process::{Family, Process, tail};
+use crate::tools::{self, Tools};
+use crate::wait::eventually;
+
+/// How often a start is tried when another process takes a port just chosen.
+const STARTS: usize = 3;
+/// How long each part may take to come up, on a machine busy with other things.
+const LIMIT: Duration = Duration::from_mins(2);
+/// The group whose members may do everything.
+const MASTERS: &str = "system:masters";
+
+/// What a cluster is to be like.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Whether every request is logged; see [`Cluster::requests_by`].
+    pub audit: bool,
+    /// Whether there is a node on which pods become Ready; see [`crate::fake_kubelet`].
+    pub fake_kubelet: bool,
+    /// Kinds to create before the controllers start. The garbage collector looks for new kinds
+    /// every 30 s only; it knows these from the start.
+    pub crds: Vec<CustomResourceDefinition>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            audit: true,
+            fake_kubelet: true,
+            crds: Vec::new(),
+        }
+    }
+}
+
+/// A running control plane. Ends when dropped, and whenever this process ends.
+pub struct Cluster {
+    // Dropped in this order: the kubelet first, as it would complain about a vanished server.
+    kubelet: Option<FakeKubelet>,
+    family: Family,
+    processes: Vec<Process>,
+    folder: PathBuf,
+    url: String,
+    kubeconfig: PathBuf,
+    tools: Tools,
+    client: Client,
+    authority: Authority,
+}
+
+impl Cluster {
+    /// Builds the programs if that has not been done yet, and starts a cluster.
+    ///
+    /// Returns when the API server is ready and the namespace `default` has its service account,
+    /// so that pods can be created.
+    pub async fn start(options: Options) -> Result<Self> {
+        let tools = tools::control_plane().await?;
+        let mut tries = 1;
+        loop {
+            match Self::start_once(tools.clone(), &options, free_ports()?).await {
+                // A port is free when it is chosen; it can be taken before it is used.
+                Err(error)
+                    if tries < STARTS
+                        && format!("{error:#}").contains("address already in use") =>
+                {
+                    tries += 1;
+                }
+                result => return result.context("starting a test cluster"),
+            }
+        }
+    }
+
+    async fn start_once(tools: Tools, options: &Options, ports: Ports) -> Result<Self> {
+        // Other programs choose the TLS library's provider too; whoever is first wins.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let folder = tempfile::Builder::new()
+            .prefix("mcp-cluster-")
+            .tempdir()
+            .context("creating a folder")?;
+        let url = format!("https://127.0.0.1:{}", ports.apiserver);
+        let authority = Authority::new()?;
+        write_files(folder.path(), &authority, &url)?;
+        let kubeconfig = write_kubeconfig(folder.path(), &authority, &url, "admin", &[MASTERS])?;
+
+        let family = Family::new(folder.path())?;
+        let folder = folder.keep(); // It is the family's to remove from here on.
+        let log = |name: &str| folder.join(format!("{name}.log"));
+        let mut processes = Vec::new();
+
+        let etcd = family.start(
+            "etcd",
+            flags::etcd(&tools, &folder, ports),
+            &log("etcd"),
+            true,
+        )?;
+        processes.push(etcd.clone());
+        // Its own log, as whatever answers at the port might be another's.
+        wait_for("etcd to serve", &processes, || async {
+            let log = std::fs::read_to_string(etcd.log()).context("reading etcd's log")?;
+            Ok(log.contains("ready to serve client requests").then_some(()))
+        })
+        .await?;
+
+        let apiserver = flags::apiserver(&tools, &folder, ports, options.audit);
+        processes.push(family.start("kube-apiserver", apiserver, &log("kube-apiserver"), true)?);
+        let client = connect(&kubeconfig).await?;
+        wait_for("the API server to be ready", &processes, || ready(&client)).await?;
+        for crd in &options.crds {
+            create_kind(&client, crd, &processes).await?;
+        }
+
+        let manager = flags::controller_manager(&tools, &folder);
+        processes.push(family.start(
+            "kube-controller-manager",
+            manager,
+            &log("kube-controller-manager"),
+            true,
+        )?);
+        let kubelet = if options.fake_kubelet {
+            let user = write_kubeconfig(&folder, &authority, &url, fake_kubelet::USER, &[MASTERS])?;
+            Some(FakeKubelet::start(load(&user).await?).await?)
+        } else {
+            None
+        };
+        let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "default");
+        wait_for(
+            "the service account of namespace default",
+            &processes,
+            || async { Ok(accounts.get_opt("default").await?) },
+        )
+        .await?;
+        family.tell_of_ends();
+        Ok(Self {
+            kubelet,
+            family,
+            processes,
+            folder,
+            url,
+            kubeconfig,
+            tools,
+            client,
+            authority,
+        })
+    }
+
+    /// A kubeconfig of a user who may do everything.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// The program kubectl. [`Self::kubectl_command`] is better in a test.
+    pub fn kubectl(&self) -> &Path {
+        &self.tools.kubectl
+    }
+
+    /// A kubectl that talks to this cluster as admin and leaves nothing in the home folder.
+    pub fn kubectl_command(&self) -> std::process::Command {
+        let mut command = std::process::Command::new(&self.tools.kubectl);
+        command
+            .env("KUBECONFIG", &self.kubeconfig)
+            .env("KUBECACHEDIR", self.folder.join("kubectl-cache"))
+            .env("KUBERC", "off");
+        command
+    }
+
+    /// An admin's client. It belongs to the runtime in which the cluster was started: with
+    /// [`crate::shared`], use [`Self::new_client`].
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// An admin's client that belongs to the runtime of the caller.
+    pub async fn new_client(&self) -> Result<Client> {
+        connect(&self.kubeconfig).await
+    }
+
+    /// The API server's URL.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Where the logs are, and everything else.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// A kubeconfig of any user in at most two groups. `system:masters` may do everything; any
+    /// other needs a role bound to it.
+    pub fn kubeconfig_for(&self, user: &str, groups: &[&str]) -> Result<PathBuf> {
+        write_kubeconfig(&self.folder, &self.authority, &self.url, user, groups)
+    }
+
+    /// Starts another program, such as the operator, that ends with the cluster at the latest,
+    /// however this process ends. Its output goes to `NAME.log` in the cluster's folder.
+    pub fn start_process(&self, name: &str, command: std::process::Command) -> Result<Process> {
+        let log = self.folder.join(format!("{name}.log"));
+        self.family.start(name, command, &log, false)
+    }
+
+    /// The API server's audit log: JSON lines, one or two for each request.
+    pub fn audit_log(&self) -> PathBuf {
+        self.folder.join(file::AUDIT_LOG)
+    }
+
+    /// The answered requests of a user that write, whatever the answer was.
+    ///
+    /// An answer can arrive a moment before its line is in the log.
+    pub async fn writes_by(&self, user: &str) -> Result<Vec<AuditEntry>> {
+        let mut requests = self.requests_by(user).await?;
+        requests.retain(AuditEntry::is_write);
+        Ok(requests)
+    }
+
+    /// All requests of a user, in the order in which they came; a watch counts once, from its
+    /// start on.
+    pub async fn requests_by(&self, user: &str) -> Result<Vec<AuditEntry>> {
+        audit::requests_by(&self.audit_log(), user).await
+    }
+
+    /// Fails if a part of the control plane has ended, with the last lines of its log.
+    pub fn alive(&self) -> Result<()> {
+        self.processes.iter().try_for_each(Process::alive)
+    }
+
+    /// Returns when a part of the control plane has ended, with what it said.
+    pub async fn died(&self) -> anyhow::Error {
+        died(&self.processes).await
+    }
+
+    /// Ends every process and removes the folder. Returns when all is gone.
+    pub async fn stop(self) -> Result<()> {
+        let Self {
+            kubelet,
+            mut family,
+            ..
+        } = self;
+        let end = move || {
+            drop(kubelet);
+            family.end()
+        };
+        tokio::task::spawn_blocking(end)
+            .await
+            .context("stopping a test cluster")?
+            .context("stopping a test cluster")
+    }
+}
+
+/// Creates a kind and waits until it can be used.
+async fn create_kind(
+    client: &Client,
+    crd: &CustomResourceDefinition,
+    processes: &[Process],
+) -> Result<()> {
+    let name = crd.name_any();
+    let kinds: Api<CustomResourceDefinition> = Api::all(client.clone());
+    kinds
+        .create(&PostParams::default(), crd)
+        .await
+        .with_context(|| format!("creating the kind {name}"))?;
+    let kinds = &kinds;
+    wait_for(&format!("the kind {name}"), processes, || async {
+        let kind = kinds.get(&name).await?;
+        let established = conditions::is_crd_established();
+        Ok(kube::runtime::wait::Condition::matches_object(&established, Some(&kind)).then_some(()))
+    })
+    .await
+}
+
+/// Waits for something that needs the processes to live; fails at once when one dies.
+async fn wait_for<T, F, Fut>(what: &str, processes: &[Process], check: F) -> Result<T>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<Option<T>>>,
+{
+    tokio::select! {
+        biased;
+        error = died(processes) => Err(error.context(format!("waiting for {what}"))),
+        result = eventually(what, LIMIT, check) => result.with_context(|| {
+            let logs = processes.iter().map(|process| format!("{}:\n{}", process.log().display(), tail(process.log())));
+            format!("the logs end so:\n{}", logs.collect::<Vec<_>>().join("\n"))
+        }),
+    }
+}
+
+async fn died(processes: &[Process]) -> anyhow::Error {
+    loop {
+        if let Err(error) = processes.iter().try_for_each(Process::alive) {
+            return error;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn ready(client: &Client) -> Result<Option<()>> {
+    let request = http::Request::get("/readyz")
+        .body(Vec::new())
+        .context("writing a request")?;
+    client.request_text(request).await?;
+    Ok(Some(()))
+}
+
+/// Ports that are free now. Both are held until both are chosen, so they differ; and within this
+/// process none is given out twice, since clusters that start at once choose at once.
+fn free_ports() -> Result<Ports> {
+    static GIVEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut held = Vec::new();
+    let mut choose = || -> Result<u16> {
+        loop {
+            let listener =
+                TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("looking for a free port")?;
+            let port = listener
+                .local_addr()
+                .context("looking for a free port")?
+                .port();
+            held.push(listener);
+            if !given.contains(&port) {
+                given.push(port);
+                return Ok(port);
+            }
+        }
+    };
+    Ok(Ports {
+        etcd: choose()?,
+        apiserver: choose()?,
+    })
+}
+
+/// Writes what the control plane reads.
+fn write_files(folder: &Path, authority: &Authority, url: &str) -> Result<()> {
+    let server = authority.server(flags::SERVICE_IP)?;
+    let (token_key, token_public_key) = pki::token_key()?;
+    let manager = authority.kubeconfig(url, "system:kube-controller-manager", &[])?;
+    for (name, content) in [
+        (file::CA, authority.certificate()),
+        (file::CA_KEY, authority.key()),
+        (file::SERVER, server.certificate),
+        (file::SERVER_KEY, server.key),
+        (file::TOKEN_KEY, token_key),
+        (file::TOKEN_PUBLIC_KEY, token_public_key),
+        (file::AUDIT_POLICY, audit::policy().to_string()),
+        (file::CONTROLLER_MANAGER, manager.to_string()),
+    ] {
+        let path = folder.join(name);
+        std::fs::write(&path, content).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn write_kubeconfig(
+    folder: &Path,
+    authority: &Authority,
+    url: &str,
+    user: &str,
+    groups: &[&str],
+) -> Result<PathBuf> {
+    let content = authority.kubeconfig(url, user, groups)?;
+    // A user's name may hold colons and slashes; two users that differ in them alone are none.
+    let name: String = user
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .collect();
+    let path = folder.join(format!("{name}.kubeconfig"));
+    std::fs::write(&path, format!("{content:#}\n"))
+        .with_context(|| format!("writing {}", path.display()))?;
+    Ok(path)
+}
+
+async fn load(kubeconfig: &Path) -> Result<kube::Config> {
+    let content = Kubeconfig::read_from(kubeconfig)
+        .with_context(|| format!("reading {}", kubeconfig.display()))?;
+    let config = kube::Config::from_custom_kubeconfig(content, &KubeConfigOptions::default()).await;
+    config.with_context(|| format!("using {}", kubeconfig.display()))
+}
+
+async fn connect(kubeconfig: &Path) -> Result<Client> {
+    let config = load(kubeconfig).await?;
+    Client::try_from(config).with_context(|| format!("making a client of {}", kubeconfig.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the start is tried again for.
+    #[tokio::test]
+    async fn a_taken_port_is_named() {
+        let tools = tools::control_plane().await.unwrap();
+        let holder = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let taken = holder.local_addr().unwrap().port();
+        let free = free_ports().unwrap();
+        for ports in [
+            Ports {
+                etcd: taken,
+                ..free
+            },
+            Ports {
+                apiserver: taken,
+                ..free
+            },
+        ] {
+            let started = Cluster::start_once(tools.clone(), &Options::default(), ports).await;
+            let message = format!("{:#}", started.err().unwrap());
+            assert!(message.contains("address already in use"), "{message}");
+        }
+    }
+}

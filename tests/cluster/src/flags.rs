@@ -1,0 +1,148 @@
+//! The command lines of the control plane.
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::process::Command;
+
+use crate::tools::Tools;
+
+/// Addresses of Services.
+const SERVICE_RANGE: &str = "10.96.0.0/16";
+/// The first of them, which is the API server's own.
+pub(crate) const SERVICE_IP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
+
+/// Files in the cluster's folder, by the names the flags give them.
+pub(crate) mod file {
+    pub(crate) const CA: &str = "ca.crt";
+    pub(crate) const CA_KEY: &str = "ca.key";
+    pub(crate) const SERVER: &str = "apiserver.crt";
+    pub(crate) const SERVER_KEY: &str = "apiserver.key";
+    pub(crate) const TOKEN_KEY: &str = "service-accounts.key";
+    pub(crate) const TOKEN_PUBLIC_KEY: &str = "service-accounts.pub";
+    pub(crate) const AUDIT_POLICY: &str = "audit-policy.json";
+    pub(crate) const AUDIT_LOG: &str = "audit.log";
+    pub(crate) const CONTROLLER_MANAGER: &str = "kube-controller-manager.kubeconfig";
+}
+
+/// Ports chosen for one start.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ports {
+    pub(crate) etcd: u16,
+    pub(crate) apiserver: u16,
+}
+
+pub(crate) fn etcd(tools: &Tools, folder: &Path, ports: Ports) -> Command {
+    let url = format!("http://127.0.0.1:{}", ports.etcd);
+    let mut command = command(&tools.etcd, folder);
+    command.args([
+        "--name=test",
+        &format!("--data-dir={}", folder.join("etcd").display()),
+        // Nothing needs to survive a crash.
+        "--unsafe-no-fsync",
+        &format!("--listen-client-urls={url}"),
+        &format!("--advertise-client-urls={url}"),
+        // It has no peers; any port will do, and the address told to them is never used.
+        "--listen-peer-urls=http://127.0.0.1:0",
+        "--initial-advertise-peer-urls=http://127.0.0.1:1",
+        "--initial-cluster=test=http://127.0.0.1:1",
+        // So that it is its own leader sooner.
+        "--heartbeat-interval=10",
+        "--election-timeout=100",
+    ]);
+    command
+}
+
+pub(crate) fn apiserver(tools: &Tools, folder: &Path, ports: Ports, audit: bool) -> Command {
+    let mut command = command(&tools.kube_apiserver, folder);
+    command.args([
+        &format!("--etcd-servers=http://127.0.0.1:{}", ports.etcd),
+        "--bind-address=127.0.0.1",
+        &format!("--secure-port={}", ports.apiserver),
+        "--advertise-address=127.0.0.1",
+        // An endpoint may not be a loopback address.
+        "--endpoint-reconciler-type=none",
+        &format!("--service-cluster-ip-range={SERVICE_RANGE}"),
+        &at("--tls-cert-file", folder, file::SERVER),
+        &at("--tls-private-key-file", folder, file::SERVER_KEY),
+        &at("--client-ca-file", folder, file::CA),
+        "--authorization-mode=Node,RBAC",
+        "--service-account-issuer=https://kubernetes.default.svc",
+        &at("--service-account-key-file", folder, file::TOKEN_PUBLIC_KEY),
+        &at(
+            "--service-account-signing-key-file",
+            folder,
+            file::TOKEN_KEY,
+        ),
+        "--enable-aggregator-routing=true",
+        "--allow-privileged=true",
+        "--kubelet-preferred-address-types=InternalIP",
+        // A test measures what it tests, not the API server's queues.
+        "--max-requests-inflight=2000",
+        "--max-mutating-requests-inflight=1000",
+        "--profiling=false",
+    ]);
+    if audit {
+        command.args([
+            &at("--audit-policy-file", folder, file::AUDIT_POLICY),
+            &at("--audit-log-path", folder, file::AUDIT_LOG),
+            // Written before the request ends, and never rotated.
+            "--audit-log-mode=blocking",
+            "--audit-log-maxsize=100000",
+        ]);
+    }
+    command
+}
+
+pub(crate) fn controller_manager(tools: &Tools, folder: &Path) -> Command {
+    let mut command = command(&tools.kube_controller_manager, folder);
+    command.args([
+        &at("--kubeconfig", folder, file::CONTROLLER_MANAGER),
+        "--use-service-account-credentials=true",
+        "--leader-elect=false",
+        "--secure-port=0",
+        // The fake node renews no lease, so it would be taken for dead.
+        "--controllers=*,-node-lifecycle-controller,-taint-eviction-controller",
+        &at(
+            "--service-account-private-key-file",
+            folder,
+            file::TOKEN_KEY,
+        ),
+        &at("--root-ca-file", folder, file::CA),
+        &at("--cluster-signing-cert-file", folder, file::CA),
+        &at("--cluster-signing-key-file", folder, file::CA_KEY),
+        "--kube-api-qps=2000",
+        "--kube-api-burst=4000",
+        "--concurrent-deployment-syncs=20",
+        "--concurrent-replicaset-syncs=20",
+        "--concurrent-statefulset-syncs=20",
+        "--concurrent-gc-syncs=40",
+        "--concurrent-namespace-syncs=40",
+        "--concurrent-endpoint-syncs=20",
+        "--concurrent-service-endpoint-syncs=20",
+        "--concurrent-service-syncs=10",
+        "--concurrent-serviceaccount-token-syncs=10",
+        "--concurrent-resource-quota-syncs=20",
+        "--profiling=false",
+    ]);
+    command
+}
+
+/// A flag that names a file of the cluster's folder.
+fn at(flag: &str, folder: &Path, file: &str) -> String {
+    format!("{flag}={}", folder.join(file).display())
+}
+
+/// A command in the cluster's folder, with as little of the environment as can be: proxies,
+/// Go's settings and the user's kubeconfig are none of its business.
+fn command(program: &Path, folder: &Path) -> Command {
+    let mut command = Command::new(program);
+    command
+        .current_dir(folder)
+        .env_clear()
+        .env("HOME", folder)
+        .env("TMPDIR", folder);
+    if let Some(path) = std::env::var_os("PATH") {
+        command.env("PATH", path);
+    }
+    command
+}

@@ -1,0 +1,26 @@
+//! An embedded Kubernetes for tests and the demo: a real etcd, kube-apiserver and
+//! kube-controller-manager on loopback, and a fake kubelet that makes pods Ready.
+//!
+//! Nothing outlives the process that started it, however that ends; see [`process`].
+
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")
+)]
+
+pub mod audit;
+mod control_plane;
+pub mod demo;
+pub mod fake_kubelet;
+mod flags;
+mod pki;
+pub mod process;
+mod shared;
+pub mod tools;
+pub mod wait;
+
+pub use audit::AuditEntry;
+pub use control_plane::{Cluster, Options};
+pub use shared::{shared, shared_with};
+pub use wait::eventually;

@@ -1,0 +1,335 @@
+//! The programs of the control plane: built by Go from pinned sources, once, and kept.
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use sha2::{Digest, Sha256};
+
+use crate::process::Family;
+
+/// The Go module of pinned sources.
+const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tools");
+/// The files of the module; they decide what is built.
+const FILES: [&str; 3] = ["go.mod", "go.sum", "etcd/main.go"];
+/// What `go build` is told. The versions are what clients see and refuse to work without.
+const FLAGS: [&str; 4] = [
+    "-trimpath",
+    "-v", // so that progress can be shown
+    "-ldflags",
+    "-s -w \
+     -X k8s.io/component-base/version.gitVersion=v1.36.3 \
+     -X k8s.io/component-base/version.gitMajor=1 \
+     -X k8s.io/component-base/version.gitMinor=36 \
+     -X k8s.io/client-go/pkg/version.gitVersion=v1.36.3",
+];
+const PACKAGES: [&str; 4] = [
+    "./etcd",
+    "k8s.io/kubernetes/cmd/kube-apiserver",
+    "k8s.io/kubernetes/cmd/kube-controller-manager",
+    "k8s.io/kubernetes/cmd/kubectl",
+];
+/// The environment of `go build`, beside the user's own.
+const ENVIRONMENT: [(&str, &str); 3] = [
+    ("CGO_ENABLED", "0"),
+    ("GOFLAGS", "-mod=readonly"),
+    ("GOWORK", "off"),
+];
+/// The oldest Go that builds them: its minor version.
+const GO_MINOR: u32 = 26;
+/// How often a long step says that it is still at it.
+const PROGRESS: Duration = Duration::from_secs(15);
+/// Names the folder to keep the programs in, if it is not to be in the target folder.
+const FOLDER_VARIABLE: &str = "MCP_OPERATOR_TOOLS_DIR";
+/// A folder in which a build goes on begins with this.
+const UNFINISHED: &str = ".building-";
+
+/// The programs of a control plane.
+#[derive(Clone, Debug)]
+pub struct Tools {
+    /// The store.
+    pub etcd: PathBuf,
+    /// The API server.
+    pub kube_apiserver: PathBuf,
+    /// The controllers of the built-in kinds.
+    pub kube_controller_manager: PathBuf,
+    /// The command-line client.
+    pub kubectl: PathBuf,
+}
+
+impl Tools {
+    fn in_folder(folder: &Path) -> Self {
+        Self {
+            etcd: folder.join("etcd"),
+            kube_apiserver: folder.join("kube-apiserver"),
+            kube_controller_manager: folder.join("kube-controller-manager"),
+            kubectl: folder.join("kubectl"),
+        }
+    }
+}
+
+/// The programs of a control plane, built if that has not been done before.
+///
+/// They are kept in `$MCP_OPERATOR_TOOLS_DIR` or in `cluster-tools` of the target folder, by the
+/// content of what they are built from. Any number of processes may ask at once; one builds.
+pub async fn control_plane() -> Result<Tools> {
+    let root = root();
+    let folder = root.join(key().await?);
+    // Whole or not there at all, as it gets its name by a rename when it is complete.
+    if folder.is_dir() {
+        return Ok(Tools::in_folder(&folder));
+    }
+    std::fs::create_dir_all(&root).with_context(|| {
+        format!(
+            "creating the folder {} for built tools (set {FOLDER_VARIABLE} to use another)",
+            root.display()
+        )
+    })?;
+    let lock = lock(&root.join("lock")).await?;
+    if !folder.is_dir() {
+        build(&root, &folder).await?;
+    }
+    drop(lock);
+    Ok(Tools::in_folder(&folder))
+}
+
+/// The folder of all built tools.
+fn root() -> PathBuf {
+    if let Some(folder) = std::env::var_os(FOLDER_VARIABLE) {
+        return folder.into();
+    }
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    // Canonical only to look better in messages.
+    let workspace = workspace.canonicalize().unwrap_or(workspace);
+    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    workspace.join(target).join("cluster-tools")
+}
+
+/// A name for what would be built: a hash of everything that decides it, so that no program
+/// has to be run to find it.
+async fn key() -> Result<String> {
+    let mut hash = Sha256::new();
+    let mut add = |part: &[u8]| {
+        hash.update(part.len().to_be_bytes());
+        hash.update(part);
+    };
+    for file in FILES {
+        let path = Path::new(SOURCES).join(file);
+        let content = tokio::fs::read(&path).await;
+        add(&content
+            .with_context(|| format!("reading {}, from which tools are built", path.display()))?);
+    }
+    for text in FLAGS
+        .iter()
+        .chain(&PACKAGES)
+        .chain(ENVIRONMENT.iter().flat_map(|(name, value)| [name, value]))
+    {
+        add(text.as_bytes());
+    }
+    add(std::env::consts::OS.as_bytes());
+    add(std::env::consts::ARCH.as_bytes());
+    let mut name = format!("{:x}", hash.finalize());
+    name.truncate(32);
+    Ok(name)
+}
+
+/// Takes the lock that only one builder has. It is let go when the file is closed, so also by
+/// the death of this process.
+async fn lock(path: &Path) -> Result<File> {
+    let file =
+        File::create(path).with_context(|| format!("creating the lock file {}", path.display()))?;
+    let mut progress = Progress::new();
+    // Asked for again and again, rather than waited for, so that this can be cancelled.
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => {
+                progress.tell(|| "another process builds the tools; waiting for it".to_owned());
+            }
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("locking {}", path.display()));
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Builds everything into a folder beside, and renames it. The lock must be held.
+async fn build(root: &Path, folder: &Path) -> Result<()> {
+    check_go().await?;
+    remove_leftovers(root)?;
+    let start = Instant::now();
+    let unfinished = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(root);
+    let unfinished = unfinished
+        .with_context(|| format!("creating a folder in {}", root.display()))?
+        .keep();
+    // With the family, go and its compilers end when this process does, and the folder goes.
+    let mut family = Family::new(&unfinished)?;
+    let output = unfinished.join("bin");
+    let mut go = Command::new("go");
+    go.current_dir(SOURCES)
+        .arg("build")
+        .args(FLAGS)
+        .arg("-o")
+        .arg(format!("{}/", output.display()))
+        .args(PACKAGES);
+    // Its scratch files go into the folder, too: a killed go leaves them.
+    go.envs(ENVIRONMENT).env("GOTMPDIR", &unfinished);
+    for foreign in ["GOOS", "GOARCH"] {
+        go.env_remove(foreign);
+    }
+    eprintln!(
+        "building etcd, kube-apiserver, kube-controller-manager and kubectl with go, once; \
+         about 6 minutes on 2 cores"
+    );
+    let go = family.start("go build", go, &unfinished.join("log"), false)?;
+    let mut progress = Progress::new();
+    let success = loop {
+        if let Some(success) = go.success() {
+            break success;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        progress.later(|| {
+            let log = std::fs::read_to_string(go.log()).unwrap_or_default();
+            let last = log
+                .lines()
+                .last()
+                .unwrap_or("looking at what there is to do");
+            format!("{} steps; {last}", log.lines().count())
+        });
+    };
+    if !success {
+        go.alive()
+            .with_context(|| format!("building the tools of {SOURCES} with go"))?;
+        bail!("building the tools of {SOURCES} with go failed");
+    }
+    std::fs::rename(&output, folder)
+        .with_context(|| format!("renaming {} to {}", output.display(), folder.display()))?;
+    family.end()?;
+    eprintln!(
+        "built into {} in {} s",
+        folder.display(),
+        start.elapsed().as_secs()
+    );
+    Ok(())
+}
+
+/// Removes what a build left whose machine was switched off.
+fn remove_leftovers(root: &Path) -> Result<()> {
+    let entries = std::fs::read_dir(root)
+        .with_context(|| format!("reading the folder {}", root.display()))?;
+    for entry in entries.filter_map(Result::ok) {
+        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+            // Another's sweeper may be at it just now; then it is gone or will be.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+    Ok(())
+}
+
+/// Fails with what to do if there is no Go or too old a one.
+async fn check_go() -> Result<()> {
+    let what_to_do = format!(
+        "Go 1.{GO_MINOR} or newer is needed to build the test cluster's tools: \
+         install it from https://go.dev/dl and have `go` in the PATH"
+    );
+    let mut command = tokio::process::Command::new("go");
+    // In the module's folder, where an older go with toolchain switching says what it switches to.
+    command
+        .current_dir(SOURCES)
+        .arg("version")
+        .kill_on_drop(true);
+    let output = command.output().await.with_context(|| what_to_do.clone())?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    ensure!(
+        output.status.success(),
+        "{what_to_do} (`go version` failed: {})",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    ensure!(new_enough(&text), "{what_to_do} (found: {})", text.trim());
+    Ok(())
+}
+
+/// Whether the answer of `go version` names a Go that builds the tools. A development version
+/// has no number, and gets the benefit of the doubt.
+fn new_enough(answer: &str) -> bool {
+    let Some(version) = answer
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix("go1."))
+    else {
+        return answer.contains("devel");
+    };
+    let digits: String = version.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse::<u32>().is_ok_and(|minor| minor >= GO_MINOR)
+}
+
+/// Lines on standard error about a step that takes long, some time apart.
+struct Progress {
+    start: Instant,
+    next: Instant,
+}
+
+impl Progress {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            start: now,
+            next: now,
+        }
+    }
+
+    /// A line now, and then some time apart.
+    fn tell(&mut self, line: impl FnOnce() -> String) {
+        let now = Instant::now();
+        if now >= self.next {
+            eprintln!("  {:>3} s: {}", self.start.elapsed().as_secs(), line());
+            self.next = now + PROGRESS;
+        }
+    }
+
+    /// Lines some time apart, none now.
+    fn later(&mut self, line: impl FnOnce() -> String) {
+        if self.start.elapsed() >= PROGRESS {
+            self.tell(line);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn go_versions() {
+        for (answer, expected) in [
+            ("go version go1.26.8 linux/amd64", true),
+            ("go version go1.26rc1 linux/amd64", true),
+            ("go version go1.27 darwin/arm64", true),
+            ("go version go1.25.9 linux/amd64", false),
+            ("go version go1.9 linux/amd64", false),
+            ("go version devel +abc linux/amd64", true),
+            ("gcc 12", false),
+        ] {
+            assert_eq!(new_enough(answer), expected, "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_key_is_stable() {
+        assert_eq!(key().await.unwrap(), key().await.unwrap());
+        assert_eq!(key().await.unwrap().len(), 32);
+    }
+
+    #[tokio::test]
+    async fn one_builder_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let held = lock(&path).await.unwrap();
+        let second = tokio::time::timeout(Duration::from_millis(500), lock(&path)).await;
+        assert!(second.is_err(), "the lock was given twice");
+        drop(held);
+        lock(&path).await.unwrap();
+    }
+}
