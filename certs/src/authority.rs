@@ -1,0 +1,207 @@
+//! A certificate authority and the leaves it signs. Time comes in as an argument.
+
+use std::time::{Duration, SystemTime};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose,
+};
+use x509_parser::pem::Pem;
+
+/// Certificates are valid from this long ago, so that clocks may differ.
+const SKEW: Duration = Duration::from_mins(5);
+
+/// Why an authority cannot be used.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Error {
+    /// The text is no PEM of a certificate.
+    #[error("the certificate cannot be read: {0}")]
+    Certificate(String),
+    /// The text is no PEM of a private key.
+    #[error("the private key cannot be read: {0}")]
+    Key(String),
+    /// Key and certificate are not a pair.
+    #[error("the private key is not the certificate's")]
+    Mismatch,
+    /// The certificate may not sign others.
+    #[error("the certificate is not one of an authority")]
+    NotAnAuthority,
+    /// A certificate could not be made.
+    #[error("signing failed: {0}")]
+    Signing(String),
+}
+
+/// A CA that can sign.
+#[derive(Debug)]
+pub struct Authority {
+    /// Its certificate, PEM.
+    pub certificate: String,
+    /// Its private key, PEM (PKCS #8).
+    pub key: String,
+    /// When it is valid from and until.
+    pub validity: Validity,
+}
+
+/// When a certificate is valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    /// First moment.
+    pub from: SystemTime,
+    /// Last moment.
+    pub until: SystemTime,
+}
+
+impl Validity {
+    /// The moment at which so much of the life has passed (`2/3`: numerator, denominator).
+    pub fn after(&self, numerator: u32, denominator: u32) -> SystemTime {
+        let life = self.until.duration_since(self.from).unwrap_or_default();
+        self.from + life / denominator * numerator
+    }
+}
+
+/// A serving certificate.
+#[derive(Debug)]
+pub struct Leaf {
+    /// The certificate, DER.
+    pub certificate: Vec<u8>,
+    /// The private key, DER (PKCS #8).
+    pub key: Vec<u8>,
+    /// When it is valid.
+    pub validity: Validity,
+    /// The certificate of its authority, PEM.
+    pub issuer: String,
+}
+
+impl Authority {
+    /// Makes a new authority.
+    pub fn new(common_name: &str, now: SystemTime, life: Duration) -> Result<Self, Error> {
+        let signing = |error: rcgen::Error| Error::Signing(error.to_string());
+        let key = KeyPair::generate().map_err(signing)?;
+        let mut params = params(common_name, now, life);
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![
+            KeyUsagePurpose::KeyCertSign,
+            KeyUsagePurpose::DigitalSignature,
+        ];
+        let certificate = params.self_signed(&key).map_err(signing)?;
+        Self::parse(&certificate.pem(), &key.serialize_pem())
+    }
+
+    /// Reads an authority: the first certificate of `certificates` and its key.
+    pub fn parse(certificates: &str, key: &str) -> Result<Self, Error> {
+        let certificate = split(certificates)
+            .into_iter()
+            .next()
+            .ok_or_else(|| Error::Certificate("no PEM block".to_owned()))?;
+        let validity = inspect(&certificate, |parsed| {
+            if parsed.is_ca() {
+                Ok(validity_of(parsed))
+            } else {
+                Err(Error::NotAnAuthority)
+            }
+        })?;
+        let pair = KeyPair::from_pem(key).map_err(|error| Error::Key(error.to_string()))?;
+        let public = rcgen::PublicKeyData::subject_public_key_info(&pair);
+        let is_pair = inspect(&certificate, |parsed| {
+            Ok(parsed.public_key().raw == public.as_slice())
+        })?;
+        if !is_pair {
+            return Err(Error::Mismatch);
+        }
+        Ok(Self {
+            certificate,
+            key: key.to_owned(),
+            validity,
+        })
+    }
+
+    /// Signs a serving certificate for these DNS names and IP addresses; it does not outlive the CA.
+    pub fn issue(&self, names: &[String], now: SystemTime, life: Duration) -> Result<Leaf, Error> {
+        let signing = |error: rcgen::Error| Error::Signing(error.to_string());
+        let life = life.min(self.validity.until.duration_since(now).unwrap_or_default());
+        let mut params = params(names.first().map_or("webhook", String::as_str), now, life);
+        params.subject_alt_names = CertificateParams::new(names.to_vec())
+            .map_err(signing)?
+            .subject_alt_names;
+        params.use_authority_key_identifier_extension = true;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let issuer_key =
+            KeyPair::from_pem(&self.key).map_err(|error| Error::Key(error.to_string()))?;
+        let issuer = Issuer::from_ca_cert_pem(&self.certificate, issuer_key)
+            .map_err(|error| Error::Certificate(error.to_string()))?;
+        let key = KeyPair::generate().map_err(signing)?;
+        let certificate = params.signed_by(&key, &issuer).map_err(signing)?;
+        let validity = inspect(&certificate.pem(), |parsed| Ok(validity_of(parsed)))?;
+        Ok(Leaf {
+            certificate: certificate.der().to_vec(),
+            key: key.serialize_der(),
+            validity,
+            issuer: self.certificate.clone(),
+        })
+    }
+}
+
+fn params(common_name: &str, now: SystemTime, life: Duration) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    let mut name = DistinguishedName::new();
+    // A common name may have 64 characters; nothing reads it.
+    name.push(
+        DnType::CommonName,
+        common_name.chars().take(64).collect::<String>(),
+    );
+    params.distinguished_name = name;
+    params.not_before = (now - SKEW).into();
+    params.not_after = (now + life).into();
+    params
+}
+
+/// The certificates of a PEM text, each a PEM text of its own; anything else in it is left out.
+pub fn split(certificates: &str) -> Vec<String> {
+    let blocks = Pem::iter_from_buffer(certificates.as_bytes()).map_while(Result::ok);
+    blocks
+        .filter(|block| block.label == "CERTIFICATE")
+        .map(|block| to_pem(&block.contents))
+        .collect()
+}
+
+fn to_pem(der: &[u8]) -> String {
+    use base64::Engine;
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    let lines: Vec<_> = text
+        .as_bytes()
+        .chunks(64)
+        .map(String::from_utf8_lossy)
+        .collect();
+    format!(
+        "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+        lines.join("\n")
+    )
+}
+
+/// When a certificate (PEM) is valid.
+pub fn validity(certificate: &str) -> Result<Validity, Error> {
+    inspect(certificate, |parsed| Ok(validity_of(parsed)))
+}
+
+fn inspect<T>(
+    certificate: &str,
+    look: impl FnOnce(&x509_parser::certificate::X509Certificate<'_>) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let unreadable = |error: &dyn std::fmt::Display| Error::Certificate(error.to_string());
+    let (_, pem) = x509_parser::pem::parse_x509_pem(certificate.as_bytes())
+        .map_err(|error| unreadable(&error))?;
+    let parsed = pem.parse_x509().map_err(|error| unreadable(&error))?;
+    look(&parsed)
+}
+
+fn validity_of(parsed: &x509_parser::certificate::X509Certificate<'_>) -> Validity {
+    let time = |at: x509_parser::time::ASN1Time| {
+        let seconds = u64::try_from(at.timestamp()).unwrap_or(0);
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    };
+    Validity {
+        from: time(parsed.validity().not_before),
+        until: time(parsed.validity().not_after),
+    }
+}

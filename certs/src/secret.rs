@@ -1,0 +1,84 @@
+//! The Secret that holds the shared CA.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use crate::authority::Authority;
+use crate::decide::Stored;
+
+/// Key of the certificates.
+pub const CERTIFICATES: &str = "ca.crt";
+/// Key of the signing certificate's private key.
+pub const KEY: &str = "ca.key";
+/// Label that says that a Secret is ours.
+pub const LABEL: &str = "app.kubernetes.io/managed-by";
+
+/// What a Secret holds. Without our label it is somebody else's, whatever is in it.
+pub fn read<'a>(secret: Option<&'a Secret>, manager: &str) -> Stored<'a> {
+    let Some(secret) = secret else {
+        return Stored::Nothing;
+    };
+    let label = secret
+        .metadata
+        .labels
+        .as_ref()
+        .and_then(|labels| labels.get(LABEL));
+    if label.map(String::as_str) != Some(manager) {
+        return Stored::Foreign;
+    }
+    let text = |key| {
+        let bytes = secret
+            .data
+            .as_ref()
+            .and_then(|data: &'a BTreeMap<_, ByteString>| data.get(key));
+        bytes
+            .and_then(|bytes| std::str::from_utf8(&bytes.0).ok())
+            .unwrap_or_default()
+    };
+    Stored::Ours {
+        certificates: text(CERTIFICATES),
+        key: text(KEY),
+    }
+}
+
+/// The Secret of a CA; `keep` are certificates that stay trusted, `replaced` is the Secret it replaces,
+/// as it was read: if it was changed meanwhile the API server refuses the write.
+pub fn write(
+    namespace: &str,
+    name: &str,
+    manager: &str,
+    authority: &Authority,
+    keep: &[String],
+    replaced: Option<&Secret>,
+) -> Secret {
+    let bundle = std::iter::once(&authority.certificate)
+        .chain(keep)
+        .cloned()
+        .collect::<String>();
+    Secret {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: Some(namespace.to_owned()),
+            labels: Some(BTreeMap::from([(LABEL.to_owned(), manager.to_owned())])),
+            resource_version: replaced.and_then(|secret| secret.metadata.resource_version.clone()),
+            uid: replaced.and_then(|secret| secret.metadata.uid.clone()),
+            ..Default::default()
+        },
+        data: Some(BTreeMap::from([
+            (CERTIFICATES.to_owned(), ByteString(bundle.into_bytes())),
+            (
+                KEY.to_owned(),
+                ByteString(authority.key.clone().into_bytes()),
+            ),
+        ])),
+        type_: Some(
+            replaced
+                .and_then(|secret| secret.type_.clone())
+                .unwrap_or_else(|| "Opaque".to_owned()),
+        ),
+        ..Default::default()
+    }
+}
