@@ -1,0 +1,69 @@
+//! Reading a request's body within the limits of size, memory and time.
+
+use http_body_util::BodyExt;
+use hyper::body::{Body, Bytes, Incoming};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout_at};
+
+use crate::refusal::Refusal;
+
+/// A whole body and its share of the memory for bodies.
+#[derive(Default)]
+pub(crate) struct Held<'a> {
+    pub bytes: Vec<u8>,
+    share: Option<SemaphorePermit<'a>>,
+}
+
+/// Reads a body of at most `limit` bytes until `deadline`. `memory` has a permit a byte.
+pub(crate) async fn read<'a>(
+    body: &mut Incoming,
+    limit: usize,
+    memory: &'a Semaphore,
+    deadline: Instant,
+) -> Result<Held<'a>, Refusal> {
+    if body.size_hint().lower() > limit as u64 {
+        return Err(Refusal::too_large(limit));
+    }
+    let mut held = Held::default();
+    loop {
+        let frame = match timeout_at(deadline, body.frame()).await {
+            Ok(None) => return Ok(held),
+            Ok(Some(Ok(frame))) => frame,
+            Ok(Some(Err(error))) => {
+                return Err(Refusal::bad_request(format!(
+                    "the request's body broke off: {error}"
+                )));
+            }
+            Err(_) => return Err(Refusal::too_slow()),
+        };
+        // Trailers say nothing here.
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        if data.len() > limit - held.bytes.len() {
+            return Err(Refusal::too_large(limit));
+        }
+        let permits = u32::try_from(data.len()).unwrap_or(u32::MAX);
+        match timeout_at(deadline, memory.acquire_many(permits)).await {
+            Ok(Ok(share)) => match &mut held.share {
+                Some(all) => all.merge(share),
+                none => *none = Some(share),
+            },
+            _ => return Err(Refusal::too_busy()),
+        }
+        held.bytes.extend_from_slice(&data);
+    }
+}
+
+/// Takes in and drops up to `limit` bytes of what a refused client still sends. A connection that
+/// is closed with unread bytes is reset, and then the client never sees the answer.
+pub(crate) async fn discard(body: &mut Incoming, limit: usize, deadline: Instant) {
+    let mut left = limit;
+    while let Ok(Some(Ok(frame))) = timeout_at(deadline, body.frame()).await {
+        let length = frame.data_ref().map_or(0, Bytes::len);
+        let Some(rest) = left.checked_sub(length) else {
+            return;
+        };
+        left = rest;
+    }
+}

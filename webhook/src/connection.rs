@@ -1,0 +1,147 @@
+//! One connection: handshake, protocol, its requests, its end.
+
+use std::convert::Infallible;
+use std::fmt::Display;
+use std::future::poll_fn;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulConnection;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_rustls::TlsAcceptor;
+
+use crate::app::App;
+use crate::pulse::{Answer, Expiry, InFlight, Pulse, Watched};
+use crate::tls::H2;
+
+/// Fewest streams that an HTTP/2 peer is granted: some take this for given before they are told.
+const STREAMS: usize = 100;
+
+/// Most bytes of an HTTP/1 request's headers.
+const HEADERS: usize = 64 << 10;
+
+/// Serves a connection until it ends; `stop` turns true when it shall take no more requests.
+pub(crate) async fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: TlsAcceptor,
+    app: Arc<App>,
+    stop: watch::Receiver<bool>,
+) {
+    // Answers are small and awaited; without this the kernel may hold them back.
+    let _ = stream.set_nodelay(true);
+    let stream = match timeout(app.limits.handshake_time, tls.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        // A probe that only connects, as a load balancer's.
+        Ok(Err(error))
+            if matches!(
+                error.kind(),
+                ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset
+            ) =>
+        {
+            return tracing::debug!(%peer, %error, "connection closed before the TLS handshake");
+        }
+        Ok(Err(error)) => {
+            return tracing::warn!(%peer, %error, "TLS handshake failed");
+        }
+        Err(_) => return tracing::debug!(%peer, "no TLS handshake in time"),
+    };
+    let h2 = stream.get_ref().1.alpn_protocol() == Some(H2);
+    let limits = app.limits.clone();
+    let pulse = Arc::new(Pulse::new(limits.clone(), !h2));
+    let io = TokioIo::new(Watched {
+        stream,
+        pulse: Arc::clone(&pulse),
+    });
+    let counted = Arc::clone(&pulse);
+    let service = service_fn(move |request| {
+        let in_flight = InFlight::begin(&counted, &app.in_flight);
+        let app = Arc::clone(&app);
+        async move {
+            let response = app.answer(request).await;
+            Ok::<_, Infallible>(response.map(|bytes| Answer::new(bytes, in_flight)))
+        }
+    });
+    let end = if h2 {
+        let streams = limits.concurrent.max(STREAMS);
+        let connection = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(limits.ping_time)
+            .keep_alive_timeout(limits.ping_time)
+            .max_concurrent_streams(u32::try_from(streams).unwrap_or(u32::MAX))
+            .serve_connection(io, service);
+        drive(connection, &pulse, stop).await
+    } else {
+        let connection = http1::Builder::new()
+            // The pulse does this, see there.
+            .header_read_timeout(None)
+            .max_buf_size(HEADERS)
+            .serve_connection(io, service);
+        drive(connection, &pulse, stop).await
+    };
+    match end {
+        End::Closed => tracing::trace!(%peer, "connection closed"),
+        End::Failed(error) => tracing::debug!(%peer, error, "connection failed"),
+        End::Cut => tracing::debug!(%peer, "connection took too long and was closed"),
+    }
+}
+
+enum End {
+    Closed,
+    Failed(String),
+    Cut,
+}
+
+async fn drive<C>(connection: C, pulse: &Pulse, mut stop: watch::Receiver<bool>) -> End
+where
+    C: GracefulConnection<Error: Display>,
+{
+    let mut connection = pin!(connection);
+    let mut leaving = None;
+    loop {
+        let armed = pulse.deadline(leaving);
+        // Ends when the connection does, or when what it did brought its deadline nearer.
+        let progress = poll_fn(|cx| match connection.as_mut().poll(cx) {
+            Poll::Ready(result) => Poll::Ready(Some(result)),
+            Poll::Pending => match (pulse.deadline(leaving), armed) {
+                (Some((deadline, _)), Some((armed, _))) if deadline >= armed => Poll::Pending,
+                (None, _) => Poll::Pending,
+                _ => Poll::Ready(None),
+            },
+        });
+        let timer = async {
+            match armed {
+                Some((deadline, _)) => sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        let told = tokio::select! {
+            biased;
+            result = progress => match result {
+                Some(Ok(())) => return End::Closed,
+                Some(Err(error)) => return End::Failed(error.to_string()),
+                None => false,
+            },
+            () = timer => match pulse.deadline(leaving) {
+                Some((deadline, Expiry::Cut)) if deadline <= Instant::now() => return End::Cut,
+                Some((deadline, Expiry::Close)) if deadline <= Instant::now() => true,
+                // Something happened since the timer was set.
+                _ => false,
+            },
+            // The server ends either way when the sender is gone.
+            _ = stop.wait_for(|stop| *stop), if leaving.is_none() => true,
+        };
+        if told {
+            leaving = Some(Instant::now());
+            connection.as_mut().graceful_shutdown();
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! A Kubernetes admission server for any kind: TLS, `AdmissionReview` in and out, limits, drain.
+//!
+//! A [`Handler`] judges one kind of request at one URL path; the [`Server`] does the rest. Whatever
+//! arrives, the caller gets a proper answer: a review with its uid as long as the uid can be read,
+//! otherwise an HTTP error with a `metav1.Status`.
+//!
+//! Only `admission.k8s.io/v1` is spoken.
+#![forbid(unsafe_code)]
+
+mod app;
+mod body;
+mod connection;
+mod decode;
+mod limits;
+mod pulse;
+mod refusal;
+mod respond;
+mod review;
+mod server;
+mod tls;
+
+pub use limits::Limits;
+pub use review::{
+    Cause, GroupVersionKind, GroupVersionResource, Handler, Operation, Request, Verdict,
+};
+pub use server::{Error, Server};
+pub use tls::{TlsVersions, tls_config};

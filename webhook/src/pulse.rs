@@ -1,0 +1,262 @@
+//! What a connection is busy with and since when, so that one that takes too long is noticed.
+//!
+//! Hyper's own header timeout also runs while a connection idles between two requests, and would
+//! close those that an API server keeps for its next review.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::{Body, Bytes, Frame, SizeHint};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+use crate::limits::Limits;
+
+/// How long a peer may take to close a connection that it was told to close.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Since the handshake: no request yet.
+    New,
+    /// HTTP/1: a later request has begun.
+    Headers,
+    /// At least one request is being answered.
+    Busy,
+    /// Between requests.
+    Idle,
+}
+
+/// What shall happen to a connection whose time is up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Expiry {
+    /// It is at fault, or was told already.
+    Cut,
+    /// It did nothing wrong: tell the peer first.
+    Close,
+}
+
+struct State {
+    phase: Phase,
+    since: Instant,
+    in_flight: usize,
+    /// Since when the peer takes nothing of what is sent to it.
+    stalled: Option<Instant>,
+}
+
+/// The pulse of one connection, shared by its stream, its requests and its timer.
+pub(crate) struct Pulse {
+    state: Mutex<State>,
+    limits: Limits,
+    http1: bool,
+}
+
+impl Pulse {
+    /// For a connection whose handshake is done just now.
+    pub(crate) fn new(limits: Limits, http1: bool) -> Self {
+        let state = State {
+            phase: Phase::New,
+            since: Instant::now(),
+            in_flight: 0,
+            stalled: None,
+        };
+        Self {
+            state: Mutex::new(state),
+            limits,
+            http1,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When the connection's time will be up if nothing happens, and what to do then. `leaving`
+    /// is when it was told to close, if it was.
+    pub(crate) fn deadline(&self, leaving: Option<Instant>) -> Option<(Instant, Expiry)> {
+        let state = self.state();
+        let limits = &self.limits;
+        let by_phase = match (state.phase, leaving) {
+            (Phase::New | Phase::Headers, _) => {
+                Some((state.since + limits.header_time, Expiry::Cut))
+            }
+            // Once for the review and once for taking in the answer.
+            (Phase::Busy, _) => Some((state.since + limits.request_time * 2, Expiry::Cut)),
+            (Phase::Idle, Some(told)) => Some((state.since.max(told) + GOODBYE, Expiry::Cut)),
+            (Phase::Idle, None) if self.http1 => {
+                Some((state.since + limits.idle_time, Expiry::Close))
+            }
+            // Pings tell whether an HTTP/2 peer is still there.
+            (Phase::Idle, None) => None,
+        };
+        let by_stall = state
+            .stalled
+            .map(|since| (since + limits.request_time, Expiry::Cut));
+        by_phase
+            .into_iter()
+            .chain(by_stall)
+            .min_by_key(|(deadline, _)| *deadline)
+    }
+
+    fn received(&self) {
+        let mut state = self.state();
+        if self.http1 && state.phase == Phase::Idle {
+            state.phase = Phase::Headers;
+            state.since = Instant::now();
+        }
+    }
+
+    fn sent(&self, ready: bool) {
+        let mut state = self.state();
+        if ready {
+            state.stalled = None;
+        } else {
+            state.stalled.get_or_insert_with(Instant::now);
+        }
+    }
+
+    fn begin(&self) {
+        let mut state = self.state();
+        state.in_flight += 1;
+        if state.in_flight == 1 {
+            state.phase = Phase::Busy;
+            state.since = Instant::now();
+        }
+    }
+
+    fn end(&self) {
+        let mut state = self.state();
+        state.in_flight -= 1;
+        state.since = Instant::now();
+        if state.in_flight == 0 {
+            state.phase = Phase::Idle;
+        }
+    }
+}
+
+/// A request in flight, from its headers to the last byte of its answer.
+pub(crate) struct InFlight {
+    pulse: Arc<Pulse>,
+    total: Arc<AtomicUsize>,
+}
+
+impl InFlight {
+    /// Counts the request in its connection and in the server's `total`.
+    pub(crate) fn begin(pulse: &Arc<Pulse>, total: &Arc<AtomicUsize>) -> Self {
+        pulse.begin();
+        total.fetch_add(1, Ordering::Relaxed);
+        Self {
+            pulse: Arc::clone(pulse),
+            total: Arc::clone(total),
+        }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.pulse.end();
+        self.total.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A response's body that keeps its request in flight until it is sent.
+pub(crate) struct Answer {
+    bytes: Full<Bytes>,
+    _in_flight: InFlight,
+}
+
+impl Answer {
+    pub(crate) fn new(bytes: Full<Bytes>, in_flight: InFlight) -> Self {
+        Self {
+            bytes,
+            _in_flight: in_flight,
+        }
+    }
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Pin::new(&mut self.bytes).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.bytes.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.bytes.size_hint()
+    }
+}
+
+/// A stream that tells the pulse what moves through it.
+pub(crate) struct Watched<S> {
+    pub stream: S,
+    pub pulse: Arc<Pulse>,
+}
+
+impl<S> Watched<S> {
+    fn sending<T>(&self, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        self.pulse.sent(poll.is_ready());
+        poll
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let poll = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if buffer.filled().len() > before {
+            self.pulse.received();
+        }
+        poll
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.sending(poll)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.sending(poll)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let poll = Pin::new(&mut self.stream).poll_flush(cx);
+        self.sending(poll)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let poll = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.sending(poll)
+    }
+}

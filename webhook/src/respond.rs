@@ -1,0 +1,178 @@
+//! From a [`Verdict`] to the `AdmissionReview` that says it.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use crate::decode::API_VERSION;
+use crate::review::{Cause, GroupVersionKind, Request, Verdict};
+
+/// What the answer needs of a request; kept aside because the handler takes the request.
+pub(crate) struct Asked {
+    pub uid: String,
+    kind: GroupVersionKind,
+    /// Empty when the API server has yet to make one up.
+    name: String,
+    object: Value,
+}
+
+impl Asked {
+    pub(crate) fn of(request: &Request) -> Self {
+        let name = [
+            Some(request.name.as_str()),
+            request
+                .object
+                .pointer("/metadata/name")
+                .and_then(Value::as_str),
+            request
+                .object
+                .pointer("/metadata/generateName")
+                .and_then(Value::as_str),
+        ];
+        Self {
+            uid: request.uid.clone(),
+            kind: request.kind.clone(),
+            name: name
+                .into_iter()
+                .flatten()
+                .find(|name| !name.is_empty())
+                .unwrap_or("")
+                .to_owned(),
+            object: request.object.clone(),
+        }
+    }
+
+    /// The whole answer.
+    pub(crate) fn answer(&self, verdict: Verdict) -> Value {
+        let mut response = json!({ "uid": self.uid });
+        match verdict {
+            Verdict::Allow { warnings } => allow(&mut response, &warnings),
+            Verdict::Mutate { object, .. }
+                if *object != self.object && !self.patchable(&object) =>
+            {
+                // A bug of the handler: there is nothing to patch, or no object to patch it into.
+                let message = "the handler's mutation is not from one object to another";
+                deny(&mut response, failure(500, "InternalError", message));
+            }
+            Verdict::Mutate { object, warnings } => {
+                allow(&mut response, &warnings);
+                let patch = json_patch::diff(&self.object, &object);
+                if !patch.0.is_empty() {
+                    response["patchType"] = json!("JSONPatch");
+                    response["patch"] = json!(STANDARD.encode(json!(patch).to_string()));
+                }
+            }
+            Verdict::Invalid { causes, warnings } => {
+                deny(&mut response, self.invalid(&causes));
+                warn(&mut response, &warnings);
+            }
+            Verdict::Deny {
+                code,
+                reason,
+                message,
+            } => {
+                let code = if (400..600).contains(&code) {
+                    code
+                } else {
+                    500
+                };
+                deny(&mut response, failure(code, &reason, &message));
+            }
+        }
+        review(API_VERSION, &response)
+    }
+
+    fn patchable(&self, mutated: &Value) -> bool {
+        self.object.is_object() && mutated.is_object()
+    }
+
+    /// As `NewInvalid` of k8s.io/apimachinery words it.
+    fn invalid(&self, causes: &[Cause]) -> Value {
+        let GroupVersionKind { group, kind, .. } = &self.kind;
+        let dot = if group.is_empty() { "" } else { "." };
+        let mut faults: Vec<String> = Vec::new();
+        for Cause { field, message, .. } in causes {
+            let fault = if field.is_empty() {
+                message.clone()
+            } else {
+                format!("{field}: {message}")
+            };
+            // NewInvalid's aggregate leaves out repetitions too.
+            if !faults.contains(&fault) {
+                faults.push(fault);
+            }
+        }
+        let faults = match faults.as_slice() {
+            [] => String::new(),
+            [fault] => format!(": {fault}"),
+            _ => format!(": [{}]", faults.join(", ")),
+        };
+        let causes: Vec<Value> = causes
+            .iter()
+            .map(
+                |Cause {
+                     reason,
+                     message,
+                     field,
+                 }| {
+                    json!({ "reason": reason, "message": message, "field": field })
+                },
+            )
+            .collect();
+        let message = format!("{kind}{dot}{group} {:?} is invalid{faults}", self.name);
+        let mut status = failure(422, "Invalid", &message);
+        status["details"] =
+            json!({ "name": self.name, "group": group, "kind": kind, "causes": causes });
+        status
+    }
+}
+
+/// The answer to a request that could not be decoded, in the version it was asked in.
+pub(crate) fn undecodable(api_version: &str, uid: &str, message: &str) -> Value {
+    let mut response = json!({ "uid": uid });
+    deny(&mut response, failure(400, "BadRequest", message));
+    review(api_version, &response)
+}
+
+/// A `metav1.Status` as the whole body of an HTTP error.
+pub(crate) fn status(code: u16, reason: &str, message: &str) -> Value {
+    let mut status = failure(code, reason, message);
+    status["kind"] = json!("Status");
+    status["apiVersion"] = json!("v1");
+    status
+}
+
+/// A `metav1.Status` of a failure, as part of a review.
+fn failure(code: u16, reason: &str, message: &str) -> Value {
+    json!({
+        "metadata": {},
+        "status": "Failure",
+        "message": message,
+        "reason": reason,
+        "code": code,
+    })
+}
+
+fn review(api_version: &str, response: &Value) -> Value {
+    json!({ "kind": "AdmissionReview", "apiVersion": api_version, "response": response })
+}
+
+fn allow(response: &mut Value, warnings: &[String]) {
+    response["allowed"] = json!(true);
+    warn(response, warnings);
+}
+
+fn deny(response: &mut Value, status: Value) {
+    response["allowed"] = json!(false);
+    response["status"] = status;
+}
+
+fn warn(response: &mut Value, warnings: &[String]) {
+    if !warnings.is_empty() {
+        response["warnings"] = json!(warnings);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::too_many_lines)]
+mod tests;

@@ -1,0 +1,170 @@
+//! The server: accepts connections until told to shut down, then drains.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+
+use crate::app::{App, Ready};
+use crate::connection;
+use crate::limits::Limits;
+use crate::review::Handler;
+
+/// How long to wait after a connection could not be accepted, mostly for want of file descriptors.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
+/// Why [`Server::run`] failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Requests were still in flight when the time to drain was over.
+    #[error(
+        "{requests} requests were cut off, unanswered {limit:?} after the webhook's listener \
+         closed: handlers are slower than the limit of draining"
+    )]
+    Cut {
+        /// How many.
+        requests: usize,
+        /// [`Limits::drain_limit`]
+        limit: Duration,
+    },
+}
+
+/// An admission server on one listener.
+///
+/// Besides its handlers' paths (POST only) it serves `/healthz`, always 200 `ok`, and `/readyz`,
+/// 200 `ok` or 503 with the reason, which is `shutting down` from the moment of shutdown.
+pub struct Server {
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    limits: Limits,
+    handlers: BTreeMap<String, Box<dyn Handler>>,
+    ready: Ready,
+}
+
+impl Server {
+    /// A server without handlers that is always ready. For `tls` see
+    /// [`tls_config`](crate::tls_config).
+    pub fn new(listener: TcpListener, tls: Arc<ServerConfig>, limits: Limits) -> Self {
+        Self {
+            listener,
+            tls,
+            limits,
+            handlers: BTreeMap::new(),
+            ready: Box::new(|| Ok(())),
+        }
+    }
+
+    /// Serves `handler` at its path, in place of one that was there.
+    #[must_use]
+    pub fn handler(mut self, handler: impl Handler) -> Self {
+        self.handlers
+            .insert(handler.path().to_owned(), Box::new(handler));
+        self
+    }
+
+    /// What `/readyz` asks; the error is the reason it answers.
+    #[must_use]
+    pub fn ready(mut self, ready: impl Fn() -> Result<(), String> + Send + Sync + 'static) -> Self {
+        self.ready = Box::new(ready);
+        self
+    }
+
+    /// Serves until `shutdown` is done, and then drains: not ready for [`Limits::drain`] while
+    /// everything is still served, then no new connections and at most [`Limits::drain_limit`] for
+    /// what is in flight.
+    ///
+    /// # Errors
+    /// [`Error::Cut`] when that was not enough. Nothing that happens on the wire is an error.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+        let Self {
+            listener,
+            tls,
+            limits,
+            handlers,
+            ready,
+        } = self;
+        let slots = limits.connections.clamp(1, Semaphore::MAX_PERMITS);
+        let slots = Arc::new(Semaphore::new(slots));
+        let tls = TlsAcceptor::from(tls);
+        let app = Arc::new(App::new(limits.clone(), handlers, ready));
+        let (stop, stopped) = watch::channel(false);
+        let mut connections = JoinSet::new();
+
+        let mut drained = pin!(async {
+            shutdown.await;
+            tracing::info!(for_time = ?limits.drain, "shutting down: not ready, still serving");
+            app.leave();
+            sleep(limits.drain).await;
+        });
+        loop {
+            tokio::select! {
+                () = &mut drained => break,
+                Some(ended) = connections.join_next() => report(ended),
+                (stream, peer, slot) = accept(&listener, &slots) => {
+                    let (tls, app, stopped) = (tls.clone(), Arc::clone(&app), stopped.clone());
+                    connections.spawn(async move {
+                        connection::serve(stream, peer, tls, app, stopped).await;
+                        drop(slot);
+                    });
+                }
+            }
+        }
+
+        drop(listener);
+        stop.send_replace(true);
+        let all = async {
+            while let Some(ended) = connections.join_next().await {
+                report(ended);
+            }
+        };
+        if timeout(limits.drain_limit, all).await.is_ok() {
+            tracing::info!("shut down: every request was answered");
+            return Ok(());
+        }
+        let requests = app.in_flight.load(Ordering::Relaxed);
+        connections.shutdown().await;
+        if requests > 0 {
+            Err(Error::Cut {
+                requests,
+                limit: limits.drain_limit,
+            })
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// The next connection, once there is a slot for it. Until then it waits in the listener's queue.
+async fn accept(
+    listener: &TcpListener,
+    slots: &Arc<Semaphore>,
+) -> (TcpStream, SocketAddr, Option<OwnedSemaphorePermit>) {
+    // The semaphore is never closed, so there always is a permit.
+    let slot = Arc::clone(slots).acquire_owned().await.ok();
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => return (stream, peer, slot),
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                sleep(ACCEPT_BACKOFF).await;
+            }
+        }
+    }
+}
+
+/// A panic in one connection must not end the others.
+fn report(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a connection's task failed");
+    }
+}

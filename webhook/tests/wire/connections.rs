@@ -1,0 +1,278 @@
+//! Connections that are slow, idle, dead or too many.
+
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt, stream};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::Method;
+use hyper::body::{Bytes, Frame};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use webhook::{Limits, Verdict};
+
+use crate::support::{
+    By, PATIENCE, allow, body, get, http1_answer, http2_answer, post, request, start,
+};
+
+const SHORT: Duration = Duration::from_millis(300);
+
+/// What comes until the connection ends, which must be neither before `SHORT` nor much later.
+async fn read_until_cut(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
+    let begun = Instant::now();
+    let mut received = Vec::new();
+    // An end without TLS's farewell is reported as an error, a reset too.
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut received))
+        .await
+        .unwrap();
+    // The server's clock began a little before this one.
+    assert!(begun.elapsed() > SHORT / 2, "{:?}", begun.elapsed());
+    received
+}
+
+#[tokio::test]
+async fn who_does_not_shake_hands_is_cut() {
+    let limits = Limits {
+        handshake_time: SHORT,
+        ..Limits::default()
+    };
+    let server = start(limits, |server| server.handler(allow())).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    assert!(read_until_cut(&mut stream).await.is_empty());
+    server.assert_lives().await;
+}
+
+#[tokio::test]
+async fn who_sends_no_request_is_cut() {
+    let limits = Limits {
+        header_time: SHORT,
+        ..Limits::default()
+    };
+    let server = start(limits, |server| server.handler(allow())).await;
+    for (protocol, sent) in [
+        ("http/1.1", ""),
+        ("http/1.1", "POST /allow HTTP/1.1\r\nHost: local"),
+        ("h2", ""),
+        ("h2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"),
+    ] {
+        let mut stream = server.tls(protocol).await;
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        let received = read_until_cut(&mut stream).await;
+        assert!(
+            !received.starts_with(b"HTTP/1.1 200"),
+            "{protocol} {sent:?}"
+        );
+    }
+    server.assert_lives().await;
+}
+
+#[tokio::test]
+async fn who_sends_headers_byte_by_byte_is_cut() {
+    let limits = Limits {
+        header_time: SHORT,
+        ..Limits::default()
+    };
+    let server = start(limits, |server| server.handler(allow())).await;
+    let (mut reader, mut writer) = tokio::io::split(server.tls("http/1.1").await);
+    let drips = tokio::spawn(async move {
+        // More slowly than the limit in all, but never long without a byte.
+        let mut ticks = tokio::time::interval(SHORT / 20);
+        for byte in b"GET /healthz HTTP/1.1\r\nX: "
+            .iter()
+            .chain([b'x'; 1_000_000].iter())
+        {
+            ticks.tick().await;
+            if writer.write_all(&[*byte]).await.is_err() {
+                return;
+            }
+        }
+    });
+    assert!(read_until_cut(&mut reader).await.is_empty());
+    drips.abort();
+}
+
+#[tokio::test]
+async fn a_later_request_has_the_same_time_for_its_headers() {
+    let limits = Limits {
+        header_time: SHORT,
+        ..Limits::default()
+    };
+    let server = start(limits, |server| server.handler(allow())).await;
+    let mut stream = server.tls("http/1.1").await;
+    stream
+        .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .await
+        .unwrap();
+    let mut first = [0; 15];
+    timeout(PATIENCE, stream.read_exact(&mut first))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200 OK");
+    // The rest of the first answer, or else the server would only now be idle.
+    let mut rest = Vec::new();
+    while !rest.ends_with(b"\r\n\r\nok") {
+        rest.push(stream.read_u8().await.unwrap());
+    }
+    stream.write_all(b"GET /healthz HT").await.unwrap();
+    assert!(read_until_cut(&mut stream).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_slow_body_is_answered_with_408() {
+    let limits = Limits {
+        request_time: SHORT,
+        ..Limits::default()
+    };
+    let server = start(limits, |server| server.handler(allow())).await;
+    let never_ending = || {
+        let begun = Ok(Frame::data(Bytes::from_static(b"{")));
+        BodyExt::boxed(StreamBody::new(
+            stream::iter([begun]).chain(stream::pending()),
+        ))
+    };
+    let request = || request(Method::POST, "/allow", never_ending());
+    let h1 = http1_answer(&mut server.http1().await, request()).await;
+    let h2 = http2_answer(&server.http2().await, request()).await;
+    for answer in [h1, h2] {
+        answer.refusal(408, "Timeout");
+    }
+
+    let mut stream = server.tls("http/1.1").await;
+    let head = "POST /allow HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+                Content-Length: 10\r\n\r\n{";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let answer = read_until_cut(&mut stream).await;
+    assert!(
+        answer.starts_with(b"HTTP/1.1 408"),
+        "and the connection is closed"
+    );
+    server.assert_lives().await;
+}
+
+#[tokio::test]
+async fn an_idle_connection_that_has_made_a_request_stays() {
+    let limits = Limits {
+        header_time: SHORT,
+        handshake_time: SHORT,
+        request_time: SHORT,
+        ping_time: SHORT,
+        ..Limits::default()
+    };
+    let server = start(limits, |server| server.handler(allow())).await;
+    let mut h1 = server.http1().await;
+    let h2 = server.http2().await;
+    for uid in ["1", "2"] {
+        http1_answer(&mut h1, post("/allow", body(uid)))
+            .await
+            .review(uid);
+        http2_answer(&h2, post("/allow", body(uid)))
+            .await
+            .review(uid);
+        // That nothing happens can only be waited for by the clock.
+        tokio::time::sleep(SHORT * 3).await;
+        assert!(!h1.is_closed() && !h2.is_closed());
+    }
+}
+
+#[tokio::test]
+async fn an_http1_connection_does_not_idle_forever() {
+    let limits = Limits {
+        idle_time: SHORT,
+        ..Limits::default()
+    };
+    let server = start(limits, |server| server.handler(allow())).await;
+    let mut stream = server.tls("http/1.1").await;
+    stream
+        .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = Vec::new();
+    // Closed in order: an end without TLS's farewell would be an error.
+    timeout(PATIENCE, stream.read_to_end(&mut answer))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 200 OK"));
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_wait_for_a_free_slot() {
+    let limits = Limits {
+        connections: 1,
+        handshake_time: SHORT,
+        ..Limits::default()
+    };
+    let server = start(limits, |server| server.handler(allow())).await;
+    // The first says nothing and keeps the only slot until it is cut, nine more after it.
+    let mut idle = Vec::new();
+    for _ in 0..10 {
+        idle.push(TcpStream::connect(server.address).await.unwrap());
+    }
+    let begun = Instant::now();
+    server.assert_lives().await;
+    assert!(begun.elapsed() > SHORT * 9, "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_dead_http2_peer_is_noticed() {
+    let limits = Limits {
+        connections: 1,
+        ping_time: SHORT,
+        ..Limits::default()
+    };
+    let server = start(limits, |server| server.handler(allow())).await;
+    let io = TokioIo::new(server.tls("h2").await);
+    let (client, mut connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    tokio::select! {
+        ended = &mut connection => panic!("{ended:?}"),
+        answer = http2_answer(&client, get("/healthz")) => assert_eq!(answer.code, 200),
+    }
+    // The connection is open, but nobody answers pings on it any more.
+    server.assert_lives().await;
+    drop(connection);
+}
+
+#[tokio::test]
+async fn who_does_not_read_the_answer_is_cut() {
+    let limits = Limits {
+        connections: 1,
+        request_time: SHORT,
+        ping_time: PATIENCE,
+        ..Limits::default()
+    };
+    let server = start(limits, |server| {
+        server.handler(By("/long", |_| Verdict::Allow {
+            warnings: vec!["x".repeat(64 << 20)],
+        }))
+    })
+    .await;
+    for protocol in ["http/1.1", "h2"] {
+        if protocol == "h2" {
+            let io = TokioIo::new(server.tls("h2").await);
+            let (client, mut connection) =
+                http2::handshake(TokioExecutor::new(), io).await.unwrap();
+            let mut sender = client.clone();
+            tokio::select! {
+                ended = &mut connection => panic!("{ended:?}"),
+                // The head comes, the body is left where it is.
+                response = sender.send_request(post("/long", body("1"))) => {
+                    assert_eq!(response.unwrap().status(), 200);
+                }
+            }
+            server.assert_lives().await;
+        } else {
+            let mut stream = server.tls(protocol).await;
+            let body = body("1");
+            let request = format!(
+                "POST /long HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+                 Content-Length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            stream.write_all(request.as_bytes()).await.unwrap();
+            server.assert_lives().await;
+        }
+    }
+}
