@@ -1,0 +1,219 @@
+//! MCPServer's answers to the API server: defaults on the way in, then the rules.
+
+use std::time::Duration;
+
+use futures::future::{BoxFuture, FutureExt};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde_json::{Value, json};
+use webhook::{Cause, Handler, Operation, Request, Verdict};
+
+use crate::api::{FieldError, MCPServer, decode, defaults, validation};
+
+/// Path of the mutating webhook.
+pub const MUTATE_PATH: &str = "/mutate-mcp-example-com-v1alpha1-mcpserver";
+/// Path of the validating webhook.
+pub const VALIDATE_PATH: &str = "/validate-mcp-example-com-v1alpha1-mcpserver";
+/// Name of the mutating webhook.
+pub const MUTATE_NAME: &str = "mmcpserver.mcp.example.com";
+/// Name of the validating webhook.
+pub const VALIDATE_NAME: &str = "vmcpserver.mcp.example.com";
+
+/// A request to the scale subresource reads its server; the API server waits 5 s for the answer.
+const READ_LIMIT: Duration = Duration::from_secs(3);
+
+/// Fills in defaults.
+#[derive(Debug)]
+pub struct Mutator;
+
+/// Refuses what breaks a rule.
+pub struct Validator {
+    /// For requests to the scale subresource, which carry no spec.
+    pub client: Client,
+}
+
+impl Handler for Mutator {
+    fn path(&self) -> &str {
+        MUTATE_PATH
+    }
+
+    fn review(&self, request: Request) -> BoxFuture<'_, Verdict> {
+        async move { mutate(&request) }.boxed()
+    }
+}
+
+impl Handler for Validator {
+    fn path(&self) -> &str {
+        VALIDATE_PATH
+    }
+
+    fn review(&self, request: Request) -> BoxFuture<'_, Verdict> {
+        async move {
+            if request.sub_resource.as_deref() == Some("scale") {
+                return self.scale(&request).await;
+            }
+            validate(&request)
+        }
+        .boxed()
+    }
+}
+
+/// The defaults of §3 of the contract, as changes of the object that was sent: nothing else of it is
+/// touched.
+pub fn mutate(request: &Request) -> Verdict {
+    if let Some(verdict) = not_ours(request) {
+        return verdict;
+    }
+    let object = &request.object;
+    let mut server: MCPServer = match decode::lenient(object, "") {
+        Ok(server) => server,
+        // The schema's check comes next and names every fault of this sort, not just the first.
+        Err(_) if object["spec"].is_object() => return allow(),
+        Err(fault) => return refuse(&[fault], Vec::new()),
+    };
+    if server.metadata.deletion_timestamp.is_some() {
+        return allow();
+    }
+    let before = server.spec.resources.clone().unwrap_or_default().requests;
+    let old = old_server(request);
+    defaults::default(&mut server, old.as_ref());
+    let mut mutated = object.clone();
+    for (name, request) in server.spec.resources.unwrap_or_default().requests {
+        if before.get(&name) != Some(&request) {
+            ensure_object(&mut mutated["spec"], "resources");
+            ensure_object(&mut mutated["spec"]["resources"], "requests");
+            mutated["spec"]["resources"]["requests"][name] = json!(request);
+        }
+    }
+    if request.operation == Operation::Create {
+        server.spec = Default::default();
+        defaults::add_finalizer(&mut server);
+        mutated["metadata"]["finalizers"] = json!(server.metadata.finalizers);
+    }
+    Verdict::Mutate {
+        object: Box::new(mutated),
+        warnings: Vec::new(),
+    }
+}
+
+fn ensure_object(parent: &mut Value, key: &str) {
+    if !parent[key].is_object() {
+        parent[key] = json!({});
+    }
+}
+
+/// The rules of §4 of the contract.
+pub fn validate(request: &Request) -> Verdict {
+    if let Some(verdict) = not_ours(request) {
+        return verdict;
+    }
+    let (object, old) = (&request.object, &request.old_object);
+    // What is on its way out is not held up, nor a change beside the spec.
+    let deleting = !object["metadata"]["deletionTimestamp"].is_null();
+    let same_spec = request.operation == Operation::Update && object.get("spec") == old.get("spec");
+    if deleting || same_spec {
+        return allow();
+    }
+    let server: MCPServer = match decode::lenient(object, "") {
+        Ok(server) => server,
+        Err(fault) => return refuse(&[fault], Vec::new()),
+    };
+    let faults = validation::validate(&server, old_server(request).as_ref());
+    let warnings = validation::warnings(&server);
+    if faults.is_empty() {
+        Verdict::Allow { warnings }
+    } else {
+        refuse(&faults, warnings)
+    }
+}
+
+/// A verdict without a look at the object, when there is no rule for the request.
+fn not_ours(request: &Request) -> Option<Verdict> {
+    if !matches!(request.operation, Operation::Create | Operation::Update)
+        || request.sub_resource.is_some()
+    {
+        return Some(allow());
+    }
+    let (kind, group) = (MCPServer::kind(&()), MCPServer::group(&()));
+    if request.kind.kind != kind || request.kind.group != group {
+        let asked = &request.kind;
+        let message = format!(
+            "this webhook answers for {kind} of {group}, not for {} of {:?}; correct the rules of the webhook configuration",
+            asked.kind, asked.group
+        );
+        return Some(Verdict::Deny {
+            code: 400,
+            reason: "BadRequest".to_owned(),
+            message,
+        });
+    }
+    None
+}
+
+fn old_server(request: &Request) -> Option<MCPServer> {
+    if request.operation != Operation::Update {
+        return None;
+    }
+    decode::lenient(&request.old_object, "").ok()
+}
+
+fn allow() -> Verdict {
+    Verdict::Allow {
+        warnings: Vec::new(),
+    }
+}
+
+fn refuse(faults: &[FieldError], warnings: Vec<String>) -> Verdict {
+    let cause = |fault: &FieldError| Cause {
+        reason: fault.reason.to_owned(),
+        message: fault.message.clone(),
+        field: fault.field.clone(),
+    };
+    Verdict::Invalid {
+        causes: faults.iter().map(cause).collect(),
+        warnings,
+    }
+}
+
+impl Validator {
+    /// `kubectl scale` and autoscalers: the request holds a number only.
+    async fn scale(&self, request: &Request) -> Verdict {
+        let replicas = request.object["spec"]["replicas"].as_i64().unwrap_or(0);
+        if replicas <= 1 {
+            return allow();
+        }
+        let name = &request.name;
+        let api = Api::<MCPServer>::namespaced(
+            self.client.clone(),
+            request.namespace.as_deref().unwrap_or_default(),
+        );
+        let why = match tokio::time::timeout(READ_LIMIT, api.get_opt(name)).await {
+            Ok(Ok(Some(server))) => return scaled(&server, replicas),
+            // The API server says so itself.
+            Ok(Ok(None)) => return allow(),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {READ_LIMIT:?}"),
+        };
+        let message =
+            format!("MCPServer {name} could not be read to check its transport; try again: {why}");
+        Verdict::Deny {
+            code: 503,
+            reason: "ServiceUnavailable".to_owned(),
+            message,
+        }
+    }
+}
+
+fn scaled(server: &MCPServer, replicas: i64) -> Verdict {
+    let unchanged = i64::from(server.spec.replicas) == replicas;
+    if unchanged || server.meta().deletion_timestamp.is_some() {
+        return allow();
+    }
+    let replicas = i32::try_from(replicas).unwrap_or(i32::MAX);
+    match validation::replicas(server.spec.transport, replicas) {
+        None => allow(),
+        Some(fault) => {
+            tracing::debug!(name = server.name_any(), replicas, "scale refused");
+            refuse(&[fault], Vec::new())
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! What is filled in where the user left something out. Used by the webhook and by the reconciler.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Capabilities, SeccompProfile, SecurityContext};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use super::{MCPServer, MCPServerSpec, Transport, labels, quantity};
+
+/// Fills in the requests that the user left out.
+///
+/// `old` is the stored object of an update: a request that this rule gave for the old object becomes
+/// the new one's when the transport changes or when it would exceed the new limit. Doing it twice
+/// changes nothing.
+pub fn default(server: &mut MCPServer, old: Option<&MCPServer>) {
+    let transport = server.spec.transport;
+    let resources = server.spec.resources.get_or_insert_default();
+    for name in ["cpu", "memory"] {
+        let ours = request(transport, name, &resources.limits);
+        let stored = old
+            .filter(|old| given_by_default(old, name))
+            .and_then(|old| stored_request(old, name));
+        match (resources.requests.get(name), stored) {
+            (None, _) => {}
+            (Some(now), Some(stored)) if now == stored => {
+                let transport_changed = old.is_some_and(|old| old.spec.transport != transport);
+                if !transport_changed && !exceeds(now, resources.limits.get(name)) {
+                    continue;
+                }
+            }
+            (Some(_), _) => continue,
+        }
+        resources.requests.insert(name.to_owned(), ours);
+    }
+}
+
+/// Adds the finalizer, as the API server allows it only before deletion began.
+pub fn add_finalizer(server: &mut MCPServer) {
+    let finalizers = server.metadata.finalizers.get_or_insert_default();
+    if server.metadata.deletion_timestamp.is_none()
+        && !finalizers.iter().any(|f| f == labels::FINALIZER)
+    {
+        finalizers.push(labels::FINALIZER.to_owned());
+    }
+}
+
+/// The default request of a transport, never above the limit.
+fn request(transport: Transport, name: &str, limits: &BTreeMap<String, Quantity>) -> Quantity {
+    let text = match (transport, name) {
+        (Transport::Stdio, "cpu") => "50m",
+        (Transport::Stdio, _) => "64Mi",
+        (Transport::Http, "cpu") => "100m",
+        (Transport::Http, _) => "128Mi",
+        (Transport::StreamableHttp, "cpu") => "200m",
+        (Transport::StreamableHttp, _) => "256Mi",
+    };
+    let ours = Quantity(text.to_owned());
+    match limits.get(name) {
+        Some(limit) if exceeds(&ours, Some(limit)) => limit.clone(),
+        _ => ours,
+    }
+}
+
+/// Whether a quantity is above the limit; a limit that is none (validation names it) bounds nothing.
+fn exceeds(request: &Quantity, limit: Option<&Quantity>) -> bool {
+    let limit = limit
+        .and_then(|limit| quantity::parse(&limit.0))
+        .filter(|limit| !limit.is_negative());
+    quantity::parse(&request.0)
+        .zip(limit)
+        .is_some_and(|(request, limit)| request > limit)
+}
+
+fn stored_request<'a>(old: &'a MCPServer, name: &str) -> Option<&'a Quantity> {
+    old.spec.resources.as_ref()?.requests.get(name)
+}
+
+fn given_by_default(old: &MCPServer, name: &str) -> bool {
+    let Some(resources) = &old.spec.resources else {
+        return false;
+    };
+    let given = request(old.spec.transport, name, &resources.limits);
+    resources
+        .requests
+        .get(name)
+        .is_some_and(|stored| quantity::same(&stored.0, &given.0))
+}
+
+/// The container's security context: the user's as a whole, or one that passes Pod Security "restricted".
+pub fn security_context(spec: &MCPServerSpec) -> SecurityContext {
+    spec.security_context
+        .clone()
+        .unwrap_or_else(|| SecurityContext {
+            allow_privilege_escalation: Some(false),
+            run_as_non_root: Some(true),
+            run_as_user: Some(1000),
+            read_only_root_filesystem: Some(true),
+            capabilities: Some(Capabilities {
+                drop: Some(vec!["ALL".to_owned()]),
+                add: None,
+            }),
+            seccomp_profile: Some(SeccompProfile {
+                type_: "RuntimeDefault".to_owned(),
+                localhost_profile: None,
+            }),
+            ..Default::default()
+        })
+}
+
+/// The Service's type.
+pub fn service_type(spec: &MCPServerSpec) -> &str {
+    spec.service
+        .as_ref()
+        .and_then(|service| service.type_.as_deref())
+        .unwrap_or("ClusterIP")
+}
+
+/// The Service's session affinity. A session of streamable-http lives in one pod.
+pub fn session_affinity(spec: &MCPServerSpec) -> &str {
+    let by_transport = if spec.transport == Transport::StreamableHttp {
+        "ClientIP"
+    } else {
+        "None"
+    };
+    spec.service
+        .as_ref()
+        .and_then(|service| service.session_affinity.as_deref())
+        .unwrap_or(by_transport)
+}
+
+/// How the kubelet finds out whether a server is alive and ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probes<'a> {
+    /// GET requests to these paths.
+    Http {
+        /// Path of the liveness probe.
+        liveness: &'a str,
+        /// Path of the readiness probe.
+        readiness: &'a str,
+    },
+    /// Connections to the port.
+    Tcp,
+    /// Nothing: a running container is a ready one.
+    None,
+}
+
+/// The probes of a server. One that speaks stdio has no port to probe.
+pub fn probes(spec: &MCPServerSpec) -> Probes<'_> {
+    if !spec.transport.is_network() {
+        return Probes::None;
+    }
+    let health = spec.health.as_ref();
+    match health.and_then(|health| health.type_.as_deref()) {
+        Some("TCP") => Probes::Tcp,
+        Some("None") => Probes::None,
+        _ => Probes::Http {
+            liveness: health
+                .and_then(|health| health.liveness_path.as_deref())
+                .unwrap_or("/health"),
+            readiness: health
+                .and_then(|health| health.readiness_path.as_deref())
+                .unwrap_or("/ready"),
+        },
+    }
+}
+
+/// Seconds a server gets to end what is in flight.
+pub fn grace_period_seconds(transport: Transport) -> i64 {
+    match transport {
+        Transport::Stdio => 5,
+        Transport::Http => 15,
+        Transport::StreamableHttp => 30,
+    }
+}

@@ -1,0 +1,62 @@
+//! Labels, annotations and names that tie children to their MCPServer.
+
+use std::collections::BTreeMap;
+
+use super::MCPServer;
+use kube::ResourceExt;
+
+/// Finalizer that keeps an MCPServer until its pods are gone.
+pub const FINALIZER: &str = "mcp.example.com/finalizer";
+/// Value of `app.kubernetes.io/managed-by`, field manager of all writes, reporter of all Events.
+pub const MANAGER: &str = "mcp-operator";
+/// Label that names the program that manages an object.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Label that names the MCPServer.
+pub const INSTANCE: &str = "app.kubernetes.io/instance";
+/// Label that names the transport; never part of a selector, since a selector cannot be changed.
+pub const TRANSPORT: &str = "mcp.example.com/transport";
+/// Annotation of the pod template with a hash of the config: a config change rolls the pods.
+pub const CONFIG_HASH: &str = "mcp.example.com/config-hash";
+/// Annotation of each child with a hash of what was applied: tells a field that we no longer want
+/// from one that somebody else set.
+pub const APPLIED_HASH: &str = "mcp.example.com/applied-hash";
+/// Annotation of a Deployment that is being taken down: when that began (RFC 3339).
+pub const GRACEFUL_SHUTDOWN: &str = "mcp.example.com/graceful-shutdown";
+/// The container the server runs in.
+pub const CONTAINER: &str = "mcp-server";
+
+/// Labels that select the pods of the MCPServer of this name.
+pub fn selector(name: &str) -> BTreeMap<String, String> {
+    [
+        ("app.kubernetes.io/name", "mcp-server"),
+        (INSTANCE, name),
+        ("app.kubernetes.io/component", "server"),
+        (MANAGED_BY, MANAGER),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .into()
+}
+
+/// The same as a string, as `kubectl get -l` takes it.
+pub fn selector_string(name: &str) -> String {
+    let pairs: Vec<_> = selector(name)
+        .into_iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    pairs.join(",")
+}
+
+/// Labels of all children and of the pods.
+pub fn all(server: &MCPServer) -> BTreeMap<String, String> {
+    let mut labels = selector(&server.name_any());
+    labels.insert(
+        TRANSPORT.to_owned(),
+        server.spec.transport.as_str().to_owned(),
+    );
+    labels
+}
+
+/// Name of the ConfigMap.
+pub fn config_map_name(server: &MCPServer) -> String {
+    format!("{}-config", server.name_any())
+}

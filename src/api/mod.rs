@@ -1,0 +1,17 @@
+//! The kind, its defaults and its rules. Pure: no client, no clock, no I/O.
+
+pub mod config_json;
+pub mod decode;
+pub mod defaults;
+pub mod field_error;
+pub mod go_duration;
+pub mod labels;
+pub mod names;
+pub mod pod_template;
+pub mod quantity;
+pub mod session;
+pub mod v1alpha1;
+pub mod validation;
+
+pub use field_error::FieldError;
+pub use v1alpha1::{MCPServer, MCPServerSpec, MCPServerStatus, Transport};

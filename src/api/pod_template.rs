@@ -1,0 +1,305 @@
+//! `spec.podTemplate`: strict decoding, and the strategic merge over the built template.
+
+use k8s_openapi::api::core::v1::PodTemplateSpec;
+use serde_json::{Map, Value};
+
+use super::{FieldError, decode};
+
+/// Where the overlay stands in the object.
+pub const PATH: &str = "spec.podTemplate";
+
+/// Decodes the overlay, naming every field that no pod template has.
+pub fn decode(overlay: &Value) -> Result<PodTemplateSpec, Vec<FieldError>> {
+    let mut faults = Vec::new();
+    find_directives(overlay, PATH, &mut faults);
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    decode::strict(overlay, PATH)
+}
+
+/// Directives of a strategic merge patch (`$patch: delete`) are for patches; here null removes a field.
+fn find_directives(value: &Value, path: &str, faults: &mut Vec<FieldError>) {
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                let path = format!("{path}.{key}");
+                if key.starts_with('$') {
+                    let detail =
+                        "patch directives are not supported; a field set to null is removed";
+                    faults.push(FieldError::forbidden(path, detail));
+                } else {
+                    find_directives(value, &path, faults);
+                }
+            }
+        }
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                find_directives(item, &format!("{path}[{index}]"), faults);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The keys by which items of a list are the same item; nothing for a list that is replaced whole.
+///
+/// Source: `x-kubernetes-list-map-keys` of Kubernetes' pod template. Own code, because the merge of
+/// k8s-openapi knows one key only (it would make one of two ports that differ in their protocol) and
+/// cannot remove a field.
+pub fn merge_keys(list: &str) -> &'static [&'static str] {
+    match list {
+        "containers" | "initContainers" | "volumes" | "env" | "imagePullSecrets"
+        | "resourceClaims" | "schedulingGates" => &["name"],
+        "ports" => &["containerPort", "protocol"],
+        "volumeMounts" => &["mountPath"],
+        "volumeDevices" => &["devicePath"],
+        "hostAliases" => &["ip"],
+        "topologySpreadConstraints" => &["topologyKey", "whenUnsatisfiable"],
+        _ => &[],
+    }
+}
+
+/// Whether two items of a list are the same item. A port without a protocol is a TCP port.
+pub fn same_item(keys: &[&str], a: &Value, b: &Value) -> bool {
+    keys.iter().all(|key| {
+        let fallback = if *key == "protocol" {
+            Value::from("TCP")
+        } else {
+            Value::Null
+        };
+        a.get(key).unwrap_or(&fallback) == b.get(key).unwrap_or(&fallback)
+    })
+}
+
+/// Merges the overlay over the built template: maps by key, lists by their merge key, the rest replaced,
+/// null removed.
+pub fn merge(built: PodTemplateSpec, overlay: &Value) -> serde_json::Result<PodTemplateSpec> {
+    let mut merged = serde_json::to_value(built)?;
+    merge_value(&mut merged, overlay, "");
+    serde_json::from_value(merged)
+}
+
+fn merge_value(base: &mut Value, overlay: &Value, field: &str) {
+    match (base, overlay) {
+        (Value::Object(base), Value::Object(overlay)) => merge_fields(base, overlay, field),
+        (Value::Array(base), Value::Array(overlay)) if !merge_keys(field).is_empty() => {
+            merge_items(base, overlay, field);
+        }
+        (base, overlay) => *base = without_nulls(overlay),
+    }
+}
+
+fn merge_fields(base: &mut Map<String, Value>, overlay: &Map<String, Value>, field: &str) {
+    for alternative in replaced_alternatives(field, overlay) {
+        base.remove(alternative);
+    }
+    for (key, value) in overlay {
+        if value.is_null() {
+            base.remove(key);
+        } else if let Some(base) = base.get_mut(key) {
+            merge_value(base, value, key);
+        } else {
+            base.insert(key.clone(), without_nulls(value));
+        }
+    }
+}
+
+/// Fields of which Kubernetes takes one: naming one replaces the others.
+fn replaced_alternatives(field: &str, overlay: &Map<String, Value>) -> Vec<&'static str> {
+    let alternatives: &[&str] = match field {
+        "env" => &["value", "valueFrom"],
+        "livenessProbe" | "readinessProbe" | "startupProbe" => {
+            &["exec", "grpc", "httpGet", "tcpSocket"]
+        }
+        _ => &[],
+    };
+    let given = |name: &&&str| overlay.get(**name).is_some_and(|value| !value.is_null());
+    if !alternatives.iter().any(|name| given(&name)) {
+        return Vec::new();
+    }
+    alternatives
+        .iter()
+        .filter(|name| !given(name))
+        .copied()
+        .collect()
+}
+
+fn merge_items(base: &mut Vec<Value>, overlay: &[Value], field: &str) {
+    let keys = merge_keys(field);
+    let built = base.len();
+    for item in overlay {
+        let same = base[..built]
+            .iter_mut()
+            .find(|existing| same_item(keys, existing, item));
+        match same {
+            // A volume has one source; another one replaces it.
+            Some(existing) if field == "volumes" => *existing = without_nulls(item),
+            Some(Value::Object(existing)) => {
+                if let Value::Object(item) = item {
+                    merge_fields(existing, item, field);
+                }
+            }
+            Some(existing) => *existing = without_nulls(item),
+            None => base.push(without_nulls(item)),
+        }
+    }
+}
+
+fn without_nulls(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let kept = fields.iter().filter(|(_, value)| !value.is_null());
+            Value::Object(
+                kept.map(|(key, value)| (key.clone(), without_nulls(value)))
+                    .collect(),
+            )
+        }
+        Value::Array(items) => Value::Array(items.iter().map(without_nulls).collect()),
+        other => other.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn built() -> Value {
+        json!({
+            "metadata": {"labels": {"a": "1"}},
+            "spec": {
+                "containers": [{
+                    "name": "mcp-server", "image": "i:1",
+                    "env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}],
+                    "livenessProbe": {"httpGet": {"path": "/health", "port": "mcp"}, "periodSeconds": 10},
+                    "ports": [{"containerPort": 8080, "name": "mcp", "protocol": "TCP"}],
+                    "volumeMounts": [{"mountPath": "/tmp", "name": "tmp"}],
+                }],
+                "volumes": [{"name": "tmp", "emptyDir": {}}],
+            }
+        })
+    }
+
+    #[test]
+    fn an_overlay_is_merged_as_kubernetes_would() {
+        let container = |overlay: Value| json!({"spec": {"containers": [overlay]}});
+        let table = [
+            (
+                "a sidecar is added",
+                container(json!({"name": "side", "image": "s"})),
+                "/spec/containers/1",
+                json!({"name": "side", "image": "s"}),
+            ),
+            (
+                "a label is added",
+                json!({"metadata": {"labels": {"b": "2"}}}),
+                "/metadata/labels",
+                json!({"a": "1", "b": "2"}),
+            ),
+            (
+                "an env entry is amended by name",
+                container(json!({"name": "mcp-server", "env": [{"name": "B", "value": "3"}]})),
+                "/spec/containers/0/env",
+                json!([{"name": "A", "value": "1"}, {"name": "B", "value": "3"}]),
+            ),
+            (
+                "a valueFrom replaces a value",
+                container(
+                    json!({"name": "mcp-server", "env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "x"}}}]}),
+                ),
+                "/spec/containers/0/env/0",
+                json!({"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "x"}}}),
+            ),
+            (
+                "another kind of probe replaces the built one",
+                container(
+                    json!({"name": "mcp-server", "livenessProbe": {"exec": {"command": ["true"]}}}),
+                ),
+                "/spec/containers/0/livenessProbe",
+                json!({"exec": {"command": ["true"]}, "periodSeconds": 10}),
+            ),
+            (
+                "a probe of the same kind is amended",
+                container(
+                    json!({"name": "mcp-server", "livenessProbe": {"httpGet": {"path": "/x"}}}),
+                ),
+                "/spec/containers/0/livenessProbe",
+                json!({"httpGet": {"path": "/x", "port": "mcp"}, "periodSeconds": 10}),
+            ),
+            (
+                "null removes a field",
+                container(json!({"name": "mcp-server", "livenessProbe": null})),
+                "/spec/containers/0/livenessProbe",
+                Value::Null,
+            ),
+            (
+                "a volume of the same name is replaced",
+                json!({"spec": {"volumes": [{"name": "tmp", "persistentVolumeClaim": {"claimName": "c"}}]}}),
+                "/spec/volumes",
+                json!([{"name": "tmp", "persistentVolumeClaim": {"claimName": "c"}}]),
+            ),
+            (
+                "two ports of one number are two ports",
+                container(json!({"name": "mcp-server", "ports": [
+                    {"containerPort": 53, "protocol": "TCP"}, {"containerPort": 53, "protocol": "UDP"}]})),
+                "/spec/containers/0/ports",
+                json!([{"containerPort": 8080, "name": "mcp", "protocol": "TCP"},
+                    {"containerPort": 53, "protocol": "TCP"}, {"containerPort": 53, "protocol": "UDP"}]),
+            ),
+            (
+                "a port without protocol is the TCP one",
+                container(
+                    json!({"name": "mcp-server", "ports": [{"containerPort": 8080, "hostPort": 80}]}),
+                ),
+                "/spec/containers/0/ports",
+                json!([{"containerPort": 8080, "hostPort": 80, "name": "mcp", "protocol": "TCP"}]),
+            ),
+            (
+                "a list without merge key is replaced",
+                json!({"spec": {"tolerations": [{"key": "k"}]}}),
+                "/spec/tolerations",
+                json!([{"key": "k"}]),
+            ),
+        ];
+        for (what, overlay, pointer, expected) in table {
+            let mut merged = built();
+            merge_value(&mut merged, &overlay, "");
+            assert_eq!(
+                merged.pointer(pointer).cloned().unwrap_or_default(),
+                expected,
+                "{what}"
+            );
+        }
+    }
+
+    #[test]
+    fn faults_are_named_by_their_path() {
+        let table = [
+            (
+                "an unknown field",
+                json!({"spec": {"containers": [{"name": "x", "imge": "y"}]}}),
+                "spec.podTemplate.spec.containers[0].imge: Forbidden: unknown field; check its spelling and its place",
+            ),
+            (
+                "a wrong type",
+                json!({"spec": {"containers": [{"name": "x", "stdin": "yes"}]}}),
+                "spec.podTemplate.spec.containers[0].stdin: Invalid value: \"yes\": invalid type: string \"yes\", expected a boolean",
+            ),
+            (
+                "a patch directive",
+                json!({"spec": {"containers": [{"name": "x", "$patch": "delete"}]}}),
+                "spec.podTemplate.spec.containers[0].$patch: Forbidden: patch directives are not supported; a field set to null is removed",
+            ),
+            (
+                "no object at all",
+                json!(["x"]),
+                "spec.podTemplate: Invalid value: null: invalid type: sequence, expected struct PodTemplateSpec",
+            ),
+        ];
+        for (what, overlay, expected) in table {
+            let faults = decode(&overlay).expect_err(what);
+            assert_eq!(faults[0].to_string(), expected, "{what}");
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! The rules. Every fault of an object is found in one pass, by webhook, reconciler and `validate` alike.
+
+mod container;
+mod template;
+
+use kube::ResourceExt;
+
+use super::field_error::FieldError;
+use super::v1alpha1::{MCPServer, MCPServerSpec, Transport};
+use super::{config_json, names, session};
+
+/// Most bytes of a ConfigMap's values; the API server refuses more.
+const CONFIG_MAP_LIMIT: usize = 1024 * 1024;
+
+/// Names of the environment variables that the operator sets.
+pub const BUILT_IN_ENV: [&str; 6] = [
+    "MCP_TRANSPORT",
+    "MCP_PORT",
+    "MCP_SERVER_NAME",
+    "POD_NAME",
+    "POD_NAMESPACE",
+    "MCP_CONFIG_FILE",
+];
+
+/// Every fault of the object.
+///
+/// With the stored object of an update, faults that it already has are let through: a rule that was
+/// added later must not lock objects.
+pub fn validate(server: &MCPServer, old: Option<&MCPServer>) -> Vec<FieldError> {
+    let mut faults = faults(server);
+    if let Some(old) = old {
+        let known = self::faults(old);
+        faults.retain(|fault| !known.contains(fault));
+    }
+    faults
+}
+
+fn faults(server: &MCPServer) -> Vec<FieldError> {
+    let spec = &server.spec;
+    let mut faults = Vec::new();
+    name(server, &mut faults);
+    image(spec, &mut faults);
+    scale(spec, &mut faults);
+    config(server, &mut faults);
+    container::resources("spec.resources", spec.resources.as_ref(), &mut faults);
+    container::security_context(
+        "spec.securityContext",
+        spec.security_context.as_ref(),
+        &mut faults,
+    );
+    service_account(spec, &mut faults);
+    container::env("spec.env", &spec.env, &mut faults);
+    container::env_from("spec.envFrom", &spec.env_from, &mut faults);
+    pull(spec, &mut faults);
+    service(spec, &mut faults);
+    health(spec, &mut faults);
+    template::pod_template(server, &mut faults);
+    faults
+}
+
+fn name(server: &MCPServer, faults: &mut Vec<FieldError>) {
+    let name = server.name_any();
+    let to_be_generated = server.metadata.name.is_none() && server.metadata.generate_name.is_some();
+    if !to_be_generated && !names::is_dns1035_label(&name) {
+        faults.push(FieldError::invalid("metadata.name", name, names::DNS_1035));
+    }
+}
+
+fn image(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
+    if spec.image.is_empty() {
+        faults.push(FieldError::required(
+            "spec.image",
+            "name the container image of the server",
+        ));
+    } else if let Err(error) = reference(&spec.image) {
+        let detail =
+            format!("not an image reference ([registry/]repository[:tag][@digest]): {error}");
+        faults.push(FieldError::invalid(
+            "spec.image",
+            spec.image.as_str(),
+            detail,
+        ));
+    }
+}
+
+fn reference(
+    image: &str,
+) -> Result<oci_spec::distribution::Reference, oci_spec::distribution::ParseError> {
+    image.parse()
+}
+
+/// Whether so many replicas can be had with the transport; also for requests to the scale subresource.
+pub fn replicas(transport: Transport, replicas: i32) -> Option<FieldError> {
+    if replicas < 0 {
+        return Some(FieldError::invalid(
+            "spec.replicas",
+            replicas,
+            "must be 0 or more",
+        ));
+    }
+    if transport == Transport::Stdio && replicas > 1 {
+        let detail = format!(
+            "stdio transport does not support multiple replicas (requested: {replicas}); \
+             set it to 1, or use the transport http or streamable-http"
+        );
+        return Some(FieldError::invalid("spec.replicas", replicas, detail));
+    }
+    None
+}
+
+fn scale(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
+    if !(1..=65535).contains(&spec.port) {
+        faults.push(FieldError::invalid(
+            "spec.port",
+            spec.port,
+            "must be between 1 and 65535",
+        ));
+    }
+    faults.extend(replicas(spec.transport, spec.replicas));
+}
+
+fn config(server: &MCPServer, faults: &mut Vec<FieldError>) {
+    let spec = &server.spec;
+    for key in spec.config.keys() {
+        let path = format!("spec.config[{key}]");
+        if key == config_json::KEY {
+            faults.push(FieldError::invalid(
+                path,
+                key.as_str(),
+                "this file is made by the operator; use another key",
+            ));
+        } else if !names::is_config_map_key(key) {
+            faults.push(FieldError::invalid(
+                path,
+                key.as_str(),
+                names::CONFIG_MAP_KEY,
+            ));
+        }
+    }
+    match spec.transport {
+        Transport::StreamableHttp => session_timeout(spec, faults),
+        Transport::Http => cors_origins(spec, faults),
+        Transport::Stdio => {}
+    }
+    if !spec.config.is_empty() {
+        let values: usize = spec.config.values().map(String::len).sum();
+        let keys: usize = spec.config.keys().map(String::len).sum();
+        let size = values + keys + config_json::render(server).len();
+        if size >= CONFIG_MAP_LIMIT {
+            faults.push(FieldError::too_long(
+                "spec.config",
+                size,
+                CONFIG_MAP_LIMIT - 1,
+            ));
+        }
+    }
+}
+
+fn session_timeout(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
+    let Some(value) = spec.config.get(session::SESSION_TIMEOUT) else {
+        return;
+    };
+    if session::parse_timeout(value).is_none() {
+        let detail = format!(
+            "invalid SESSION_TIMEOUT format: {value}; a duration above zero such as \"30m\" or \"1h30m\" is expected"
+        );
+        faults.push(FieldError::invalid(
+            "spec.config[SESSION_TIMEOUT]",
+            value.as_str(),
+            detail,
+        ));
+    }
+}
+
+fn cors_origins(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
+    const PATH: &str = "spec.config[CORS_ORIGINS]";
+    let Some(value) = spec.config.get(session::CORS_ORIGINS) else {
+        return;
+    };
+    if value.trim().is_empty() {
+        let detail =
+            "CORS_ORIGINS cannot be empty when specified; leave it out to allow every origin";
+        faults.push(FieldError::invalid(PATH, value.as_str(), detail));
+        return;
+    }
+    for origin in session::origins(spec)
+        .into_iter()
+        .filter(|origin| !session::is_origin(origin))
+    {
+        let detail = "not an origin; each is \"*\" or scheme://host[:port], without a path, separated by commas";
+        faults.push(FieldError::invalid(PATH, origin, detail));
+    }
+}
+
+fn service_account(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
+    if let Some(name) = spec
+        .service_account
+        .as_deref()
+        .filter(|name| !names::is_dns1123_subdomain(name))
+    {
+        faults.push(FieldError::invalid(
+            "spec.serviceAccount",
+            name,
+            names::DNS_1123,
+        ));
+    }
+}
+
+fn one_of(path: &str, value: Option<&str>, supported: &[&str], faults: &mut Vec<FieldError>) {
+    if let Some(value) = value.filter(|value| !supported.contains(value)) {
+        faults.push(FieldError::not_supported(path, value, supported));
+    }
+}
+
+fn pull(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
+    one_of(
+        "spec.imagePullPolicy",
+        spec.image_pull_policy.as_deref(),
+        &["Always", "IfNotPresent", "Never"],
+        faults,
+    );
+    for (index, secret) in spec.image_pull_secrets.iter().enumerate() {
+        if !names::is_dns1123_subdomain(&secret.name) {
+            let path = format!("spec.imagePullSecrets[{index}].name");
+            faults.push(FieldError::invalid(
+                path,
+                secret.name.as_str(),
+                names::DNS_1123,
+            ));
+        }
+    }
+}
+
+fn service(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
+    let Some(service) = &spec.service else { return };
+    if spec.transport == Transport::Stdio {
+        let detail = "a stdio server has no Service; remove it, or use the transport http or streamable-http";
+        let given = [
+            ("type", service.type_.is_some()),
+            ("annotations", !service.annotations.is_empty()),
+            ("sessionAffinity", service.session_affinity.is_some()),
+        ];
+        let named: Vec<_> = given.iter().filter(|(_, given)| *given).collect();
+        for (field, _) in &named {
+            faults.push(FieldError::forbidden(
+                format!("spec.service.{field}"),
+                detail,
+            ));
+        }
+    }
+    one_of(
+        "spec.service.type",
+        service.type_.as_deref(),
+        &["ClusterIP", "NodePort", "LoadBalancer"],
+        faults,
+    );
+    one_of(
+        "spec.service.sessionAffinity",
+        service.session_affinity.as_deref(),
+        &["None", "ClientIP"],
+        faults,
+    );
+    for key in service
+        .annotations
+        .keys()
+        .filter(|key| !names::is_qualified_name(&key.to_lowercase()))
+    {
+        faults.push(FieldError::invalid(
+            "spec.service.annotations",
+            key.as_str(),
+            names::QUALIFIED_NAME,
+        ));
+    }
+}
+
+fn health(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
+    let Some(health) = &spec.health else { return };
+    one_of(
+        "spec.health.type",
+        health.type_.as_deref(),
+        &["HTTP", "TCP", "None"],
+        faults,
+    );
+    let http = health.type_.as_deref().is_none_or(|type_| type_ == "HTTP");
+    for (field, path) in [
+        ("livenessPath", &health.liveness_path),
+        ("readinessPath", &health.readiness_path),
+    ] {
+        let Some(path) = path else { continue };
+        let field = format!("spec.health.{field}");
+        if !http {
+            let type_ = health.type_.as_deref().unwrap_or_default();
+            let detail = format!(
+                "{path:?} is for spec.health.type HTTP, not {type_}; remove it, or use HTTP"
+            );
+            faults.push(FieldError::forbidden(&field, detail));
+        }
+        if !path.starts_with('/') {
+            faults.push(FieldError::invalid(
+                &field,
+                path.as_str(),
+                "must start with '/'",
+            ));
+        }
+    }
+}
+
+/// What is not wrong but probably not meant. Never a reason to refuse.
+pub fn warnings(server: &MCPServer) -> Vec<String> {
+    let spec = &server.spec;
+    let mut warnings = Vec::new();
+    if let Some(text) = moving_tag(&spec.image) {
+        warnings.push(text);
+    }
+    for (key, of) in [
+        (session::SESSION_TIMEOUT, Transport::StreamableHttp),
+        (session::CORS_ORIGINS, Transport::Http),
+    ] {
+        if spec.transport != of && spec.config.contains_key(key) {
+            let (used, is) = (of.as_str(), spec.transport.as_str());
+            warnings.push(format!(
+                "spec.config[{key}]: only the transport {used} uses it; this one is {is}"
+            ));
+        }
+    }
+    for (index, env) in spec.env.iter().enumerate() {
+        if BUILT_IN_ENV.contains(&env.name.as_str()) {
+            let name = &env.name;
+            warnings.push(format!(
+                "spec.env[{index}].name: {name} replaces the variable that the operator sets"
+            ));
+        }
+    }
+    if spec.replicas == 0 {
+        warnings
+            .push("spec.replicas: 0 replicas; nothing will run until it is scaled up".to_owned());
+    }
+    warnings
+}
+
+fn moving_tag(image: &str) -> Option<String> {
+    let reference = reference(image).ok()?;
+    if reference.digest().is_some() {
+        return None;
+    }
+    // The parser adds `latest` where there is no tag; what the user wrote tells the two apart.
+    let tagged = image
+        .rsplit('/')
+        .next()
+        .is_some_and(|last| last.contains(':'));
+    match reference.tag() {
+        Some("latest") if tagged => Some(format!(
+            "spec.image: {image:?} has the tag latest, which moves; name a version or a digest"
+        )),
+        _ if !tagged => Some(format!(
+            "spec.image: {image:?} has no tag, which means latest, which moves; name a version or a digest"
+        )),
+        _ => None,
+    }
+}

@@ -1,0 +1,120 @@
+//! The arguments.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Runs Model Context Protocol servers on Kubernetes.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the operator: the controller and the admission webhooks
+    Run(RunArgs),
+    /// Print the CustomResourceDefinition (apply it before the operator starts)
+    Crd,
+    /// Print the webhook configurations (apply them; the operator fills in their caBundle)
+    Webhooks(WebhooksArgs),
+    /// Check MCPServers in YAML files, without a cluster
+    Validate {
+        /// Files of one or many documents; standard input when there are none, or for "-"
+        files: Vec<PathBuf>,
+    },
+}
+
+/// Arguments of `run`.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// Kubeconfig of the cluster; by default $KUBECONFIG, ~/.kube/config or the pod's own account
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Namespace of the operator's own objects; by default the kubeconfig's or the pod's
+    #[arg(long, env = "POD_NAMESPACE")]
+    pub namespace: Option<String>,
+
+    /// Address the webhooks listen on (HTTPS; /healthz and /readyz too)
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:9443")]
+    pub webhook_address: SocketAddr,
+
+    /// Host name or IP address by which the API server calls the webhooks; may be repeated; by default
+    /// localhost, 127.0.0.1 and mcp-operator-webhook.<NAMESPACE>.svc
+    #[arg(long, value_name = "HOST")]
+    pub webhook_host: Vec<String>,
+
+    /// Name of both webhook configurations
+    #[arg(long, value_name = "NAME", default_value = "mcp-operator")]
+    pub webhook_configuration: String,
+
+    /// Secret of the operator's namespace that holds the CA of the webhooks; shared by replicas
+    #[arg(long, value_name = "NAME", default_value = "mcp-operator-webhook-ca")]
+    pub ca_secret: String,
+
+    /// Seconds between "not ready" and the end of listening, for endpoints to take notice
+    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    pub drain_seconds: u64,
+
+    /// Form of the log lines
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+
+    /// What is logged: error, warn, info, debug, trace, or a filter such as mcp_operator=debug
+    #[arg(
+        long,
+        value_name = "FILTER",
+        env = "RUST_LOG",
+        default_value = "info,kube_runtime=warn,kube_client=warn"
+    )]
+    pub log: String,
+}
+
+/// Form of the log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// Arguments of `webhooks`.
+#[derive(Args, Clone, Debug)]
+#[group(required = true, multiple = false, id = "reach", args = ["url", "service"])]
+pub struct WebhooksArgs {
+    /// For an operator out of the cluster: https://HOST:PORT of --webhook-address
+    #[arg(long, value_name = "URL", value_parser = https)]
+    pub url: Option<String>,
+
+    /// For an operator in the cluster: its Service (port 443)
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = namespaced)]
+    pub service: Option<(String, String)>,
+
+    /// Name of both configurations
+    #[arg(long, default_value = "mcp-operator")]
+    pub name: String,
+}
+
+fn https(text: &str) -> Result<String, String> {
+    let url = url::Url::parse(text).map_err(|error| error.to_string())?;
+    if url.scheme() != "https" || url.host().is_none() {
+        return Err("the API server calls webhooks by https://HOST:PORT only".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+fn namespaced(text: &str) -> Result<(String, String), String> {
+    match text.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => {
+            Ok((namespace.to_owned(), name.to_owned()))
+        }
+        _ => Err("expected NAMESPACE/NAME".to_owned()),
+    }
+}

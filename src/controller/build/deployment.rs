@@ -1,0 +1,241 @@
+//! The Deployment: the pods of the server.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::apps::v1::{
+    Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment,
+};
+use k8s_openapi::api::core::v1::{
+    ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource,
+    HTTPGetAction, ObjectFieldSelector, PodSpec, PodTemplateSpec, Probe, ResourceRequirements,
+    TCPSocketAction, Volume, VolumeMount,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::ResourceExt;
+
+use super::config_map::config_hash;
+use super::service::PORT;
+use super::{explicit, metadata};
+use crate::api::defaults::Probes;
+use crate::api::{
+    MCPServer, MCPServerSpec, Transport, config_json, defaults, labels, pod_template,
+};
+
+const CONFIG_FOLDER: &str = "/etc/mcp";
+
+/// The Deployment of a server. An error only for a pod template that validation refuses.
+pub fn deployment(server: &MCPServer) -> serde_json::Result<Deployment> {
+    let spec = &server.spec;
+    let mut template = template(server);
+    if let Some(overlay) = &spec.pod_template {
+        template = pod_template::merge(template, overlay)?;
+    }
+    explicit::defaults(&mut template);
+    Ok(Deployment {
+        metadata: metadata(server, server.name_any()),
+        spec: Some(DeploymentSpec {
+            replicas: Some(spec.replicas),
+            selector: LabelSelector {
+                match_labels: Some(labels::selector(&server.name_any())),
+                match_expressions: None,
+            },
+            strategy: Some(strategy(spec.transport)),
+            template,
+            ..Default::default()
+        }),
+        status: None,
+    })
+}
+
+/// Two servers on one standard input make no sense; of the others none is taken away before its
+/// successor is ready. The surge is Kubernetes' default, given so that it goes when the strategy does.
+fn strategy(transport: Transport) -> DeploymentStrategy {
+    if transport == Transport::Stdio {
+        return DeploymentStrategy {
+            type_: Some("Recreate".to_owned()),
+            rolling_update: None,
+        };
+    }
+    DeploymentStrategy {
+        type_: Some("RollingUpdate".to_owned()),
+        rolling_update: Some(RollingUpdateDeployment {
+            max_unavailable: Some(IntOrString::Int(0)),
+            max_surge: Some(IntOrString::String("25%".to_owned())),
+        }),
+    }
+}
+
+fn template(server: &MCPServer) -> PodTemplateSpec {
+    let spec = &server.spec;
+    let (volumes, mounts) = volumes(server);
+    let annotations =
+        config_hash(server).map(|hash| BTreeMap::from([(labels::CONFIG_HASH.to_owned(), hash)]));
+    PodTemplateSpec {
+        metadata: Some(ObjectMeta {
+            labels: Some(labels::all(server)),
+            annotations,
+            ..Default::default()
+        }),
+        spec: Some(PodSpec {
+            containers: vec![container(server, mounts)],
+            volumes: some(volumes),
+            image_pull_secrets: some(spec.image_pull_secrets.clone()),
+            service_account_name: spec.service_account.clone(),
+            // A server that names no account has no business with the API.
+            automount_service_account_token: spec.service_account.is_none().then_some(false),
+            termination_grace_period_seconds: Some(defaults::grace_period_seconds(spec.transport)),
+            ..Default::default()
+        }),
+    }
+}
+
+fn container(server: &MCPServer, mounts: Vec<VolumeMount>) -> Container {
+    let spec = &server.spec;
+    let network = spec.transport.is_network();
+    let (liveness_probe, readiness_probe) = probes(spec);
+    Container {
+        name: labels::CONTAINER.to_owned(),
+        image: Some(spec.image.clone()),
+        image_pull_policy: spec.image_pull_policy.clone(),
+        command: some(spec.command.clone()),
+        args: some(spec.args.clone()),
+        env: Some(env(server)),
+        env_from: some(spec.env_from.clone()),
+        ports: network.then(|| {
+            vec![ContainerPort {
+                name: Some(PORT.to_owned()),
+                container_port: spec.port,
+                protocol: Some("TCP".to_owned()),
+                ..Default::default()
+            }]
+        }),
+        // Without an open standard input the server would read end-of-file and exit.
+        stdin: (!network).then_some(true),
+        resources: spec
+            .resources
+            .as_ref()
+            .map(|resources| ResourceRequirements {
+                requests: Some(resources.requests.clone()).filter(|map| !map.is_empty()),
+                limits: Some(resources.limits.clone()).filter(|map| !map.is_empty()),
+                claims: None,
+            }),
+        security_context: Some(defaults::security_context(spec)),
+        liveness_probe,
+        readiness_probe,
+        volume_mounts: some(mounts),
+        ..Default::default()
+    }
+}
+
+/// The operator's variables, less those that the user replaces, then the user's.
+fn env(server: &MCPServer) -> Vec<EnvVar> {
+    let spec = &server.spec;
+    let text = |name: &str, value: &str| EnvVar {
+        name: name.to_owned(),
+        value: Some(value.to_owned()),
+        value_from: None,
+    };
+    let field = |name: &str, path: &str| EnvVar {
+        name: name.to_owned(),
+        value: None,
+        value_from: Some(EnvVarSource {
+            field_ref: Some(ObjectFieldSelector {
+                api_version: None,
+                field_path: path.to_owned(),
+            }),
+            ..Default::default()
+        }),
+    };
+    let mut env = vec![
+        text("MCP_TRANSPORT", spec.transport.as_str()),
+        text("MCP_PORT", &spec.port.to_string()),
+        text("MCP_SERVER_NAME", &server.name_any()),
+        field("POD_NAME", "metadata.name"),
+        field("POD_NAMESPACE", "metadata.namespace"),
+    ];
+    if !spec.config.is_empty() {
+        env.push(text(
+            "MCP_CONFIG_FILE",
+            &format!("{CONFIG_FOLDER}/{}", config_json::KEY),
+        ));
+    }
+    env.retain(|ours| spec.env.iter().all(|theirs| theirs.name != ours.name));
+    env.extend(spec.env.iter().cloned());
+    env
+}
+
+fn probes(spec: &MCPServerSpec) -> (Option<Probe>, Option<Probe>) {
+    let port = || IntOrString::String(PORT.to_owned());
+    let get = |path: &str| Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some(path.to_owned()),
+            port: port(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let connect = || Probe {
+        tcp_socket: Some(TCPSocketAction {
+            port: port(),
+            host: None,
+        }),
+        ..Default::default()
+    };
+    let (liveness, readiness) = match defaults::probes(spec) {
+        Probes::Http {
+            liveness,
+            readiness,
+        } => (get(liveness), get(readiness)),
+        Probes::Tcp => (connect(), connect()),
+        Probes::None => return (None, None),
+    };
+    let timed = |probe: Probe, delay: i32, period: i32| Probe {
+        initial_delay_seconds: Some(delay),
+        period_seconds: Some(period),
+        failure_threshold: Some(3),
+        ..probe
+    };
+    (Some(timed(liveness, 30, 10)), Some(timed(readiness, 5, 5)))
+}
+
+/// The config, and a place to write to where the root is read-only.
+fn volumes(server: &MCPServer) -> (Vec<Volume>, Vec<VolumeMount>) {
+    let spec = &server.spec;
+    let mut volumes = Vec::new();
+    let mut mounts = Vec::new();
+    if !spec.config.is_empty() {
+        volumes.push(Volume {
+            name: "config".to_owned(),
+            config_map: Some(ConfigMapVolumeSource {
+                name: labels::config_map_name(server),
+                ..Default::default()
+            }),
+            ..Default::default()
+        });
+        mounts.push(VolumeMount {
+            name: "config".to_owned(),
+            mount_path: CONFIG_FOLDER.to_owned(),
+            read_only: Some(true),
+            ..Default::default()
+        });
+    }
+    if defaults::security_context(spec).read_only_root_filesystem == Some(true) {
+        let empty = Some(EmptyDirVolumeSource::default());
+        volumes.push(Volume {
+            name: "tmp".to_owned(),
+            empty_dir: empty,
+            ..Default::default()
+        });
+        mounts.push(VolumeMount {
+            name: "tmp".to_owned(),
+            mount_path: "/tmp".to_owned(),
+            ..Default::default()
+        });
+    }
+    (volumes, mounts)
+}
+
+fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
+    (!list.is_empty()).then_some(list)
+}

@@ -1,0 +1,222 @@
+//! What the watches have seen, ahead of them by what we wrote ourselves.
+//!
+//! A pass may begin before the watch has brought back what the last one wrote. Seen through the bare
+//! cache that write would be missing, and would be done again.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::runtime::reflector::{ObjectRef, Store, store::WriterDropped};
+use kube::runtime::watcher::Event;
+use kube::{Resource, ResourceExt};
+
+use crate::api::labels;
+
+/// A watched kind, by namespace and name.
+pub struct Cache<K: Resource<DynamicType = ()> + Clone + 'static> {
+    store: Store<K>,
+    written: Mutex<HashMap<ObjectRef<K>, Written<K>>>,
+    settled: Mutex<HashMap<ObjectRef<K>, Settled>>,
+}
+
+enum Written<K> {
+    /// We wrote this; the watch has not shown it yet.
+    Object(Arc<K>),
+    /// We deleted the object of this uid; the watch has not shown it yet.
+    Gone(String),
+}
+
+/// What the API server made of what we applied: as long as neither changes there is nothing to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// Hash of what was applied.
+    pub hash: String,
+    /// The object's resourceVersion after that.
+    pub resource_version: Option<String>,
+    /// The object's generation after that, for kinds that have one.
+    pub generation: Option<i64>,
+}
+
+impl<K: Resource<DynamicType = ()> + Clone + Debug + 'static> Cache<K> {
+    /// A cache over the store that the watch fills.
+    pub fn new(store: Store<K>) -> Self {
+        Self {
+            store,
+            written: Mutex::default(),
+            settled: Mutex::default(),
+        }
+    }
+
+    /// Waits until the watch has listed everything once.
+    pub async fn wait_until_ready(&self) -> Result<(), WriterDropped> {
+        self.store.wait_until_ready().await
+    }
+
+    /// The newest state known here.
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
+        let key = ObjectRef::new(name).within(namespace);
+        let cached = self.store.get(&key);
+        match (cached, lock(&self.written).get(&key)) {
+            (Some(cached), Some(Written::Object(written)))
+                if version(&*cached) >= version(&**written) =>
+            {
+                Some(cached)
+            }
+            (_, Some(Written::Object(written))) => Some(written.clone()),
+            (Some(cached), Some(Written::Gone(uid))) => {
+                (cached.meta().uid.as_ref() != Some(uid)).then_some(cached)
+            }
+            (cached, _) => cached,
+        }
+    }
+
+    /// Notes what a write of ours returned.
+    pub fn wrote(&self, object: K) -> Arc<K> {
+        let object = Arc::new(object);
+        lock(&self.written).insert(
+            ObjectRef::from_obj(&*object),
+            Written::Object(object.clone()),
+        );
+        object
+    }
+
+    /// Notes that a write of ours made the object go.
+    pub fn gone(&self, object: &K) {
+        let uid = object.meta().uid.clone().unwrap_or_default();
+        lock(&self.written).insert(ObjectRef::from_obj(object), Written::Gone(uid));
+    }
+
+    /// What the API server made of our last write, if the object is still the one we wrote.
+    pub fn settled(&self, object: &K) -> Option<Settled> {
+        lock(&self.settled)
+            .get(&ObjectRef::from_obj(object))
+            .cloned()
+    }
+
+    /// Notes what the API server made of a write.
+    pub fn settle(&self, object: &K, hash: String) {
+        let settled = Settled {
+            hash,
+            resource_version: object.resource_version(),
+            generation: object.meta().generation,
+        };
+        lock(&self.settled).insert(ObjectRef::from_obj(object), settled);
+    }
+
+    /// Forgets what the watch has now shown. To be called after the store took the event.
+    pub fn observe(&self, event: &Event<K>) {
+        match event {
+            Event::Apply(object) | Event::InitApply(object) => {
+                let mut written = lock(&self.written);
+                let key = ObjectRef::from_obj(object);
+                let seen = match written.get(&key) {
+                    Some(Written::Object(written)) => version(object) >= version(&**written),
+                    Some(Written::Gone(uid)) => object.meta().uid.as_ref() != Some(uid),
+                    None => false,
+                };
+                if seen {
+                    written.remove(&key);
+                }
+            }
+            Event::Delete(object) => {
+                let key = ObjectRef::from_obj(object);
+                let mut written = lock(&self.written);
+                let seen = match written.get(&key) {
+                    Some(Written::Object(written)) => version(object) >= version(&**written),
+                    Some(Written::Gone(uid)) => object.meta().uid.as_ref() == Some(uid),
+                    None => false,
+                };
+                if seen {
+                    written.remove(&key);
+                }
+                lock(&self.settled).remove(&key);
+            }
+            // Everything was listed anew: what vanished meanwhile is never shown as deleted.
+            Event::InitDone => lock(&self.written).clear(),
+            Event::Init => {}
+        }
+    }
+}
+
+/// Versions of one kind grow (Kubernetes says so since 1.35, and it always was so).
+fn version<K: Resource>(object: &K) -> u64 {
+    object
+        .meta()
+        .resource_version
+        .as_deref()
+        .and_then(|version| version.parse().ok())
+        .unwrap_or(0)
+}
+
+/// The maps behind these locks are whole at every moment; a panic elsewhere does not spoil them.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The pods of all servers, by server.
+#[derive(Default)]
+pub struct Pods {
+    by_server: Mutex<HashMap<ServerKey, HashMap<String, Arc<Pod>>>>,
+    listing: Mutex<HashMap<ServerKey, HashMap<String, Arc<Pod>>>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct ServerKey {
+    namespace: String,
+    name: String,
+}
+
+impl Pods {
+    /// The pods of a server, by name.
+    pub fn of(&self, namespace: &str, name: &str) -> Vec<Arc<Pod>> {
+        let key = ServerKey {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        };
+        let mut pods: Vec<_> = lock(&self.by_server)
+            .get(&key)
+            .map(|pods| pods.values().cloned().collect())
+            .unwrap_or_default();
+        pods.sort_by_key(|pod| pod.name_any());
+        pods
+    }
+
+    /// Takes in what the watch shows.
+    pub fn observe(&self, event: &Event<Pod>) {
+        match event {
+            Event::Apply(pod) => insert(&mut lock(&self.by_server), pod),
+            Event::Delete(pod) => {
+                if let Some(key) = server_key(pod) {
+                    let mut by_server = lock(&self.by_server);
+                    if let Some(pods) = by_server.get_mut(&key) {
+                        pods.remove(&pod.name_any());
+                        if pods.is_empty() {
+                            by_server.remove(&key);
+                        }
+                    }
+                }
+            }
+            Event::Init => lock(&self.listing).clear(),
+            Event::InitApply(pod) => insert(&mut lock(&self.listing), pod),
+            Event::InitDone => *lock(&self.by_server) = std::mem::take(&mut *lock(&self.listing)),
+        }
+    }
+}
+
+fn insert(pods: &mut HashMap<ServerKey, HashMap<String, Arc<Pod>>>, pod: &Pod) {
+    if let Some(key) = server_key(pod) {
+        pods.entry(key)
+            .or_default()
+            .insert(pod.name_any(), Arc::new(pod.clone()));
+    }
+}
+
+fn server_key(pod: &Pod) -> Option<ServerKey> {
+    Some(ServerKey {
+        namespace: pod.namespace()?,
+        name: pod.labels().get(labels::INSTANCE)?.clone(),
+    })
+}

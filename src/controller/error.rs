@@ -1,0 +1,256 @@
+//! What can fail in a pass, and when it is worth another try.
+
+use std::time::Duration;
+
+use kube::core::Status;
+
+/// A failed step of a pass.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A request to the API server failed.
+    #[error("{action}: {}", describe(source))]
+    Api {
+        /// What was tried, such as `applying Deployment a`.
+        action: String,
+        /// What came of it.
+        source: kube::Error,
+    },
+    /// An object could not be turned into JSON or back.
+    #[error("{action}: {source}")]
+    Json {
+        /// What was tried.
+        action: String,
+        /// What came of it.
+        source: serde_json::Error,
+    },
+    /// A watch ended; the process ends with it.
+    #[error("a watch ended before it had listed anything")]
+    WatchEnded(#[from] kube::runtime::reflector::store::WriterDropped),
+}
+
+/// How an error is dealt with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Goes away by itself: tried again after 1, 2, 4 … 60 s.
+    Transient,
+    /// Somebody has to change the object: looked at again after 5 min, or on change.
+    Configuration,
+    /// Somebody has to change the operator's rights: looked at again after 30 min, or on change.
+    Permanent,
+}
+
+/// What an error is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// The transport and what belongs to it: replicas, sessions, origins, the Service.
+    Transport,
+    /// The image or its pulling.
+    Image,
+    /// CPU, memory, quota.
+    Resource,
+    /// Anything else.
+    Other,
+}
+
+/// Again after an invalid configuration.
+pub const CONFIGURATION_RETRY: Duration = Duration::from_mins(5);
+const PERMANENT_RETRY: Duration = Duration::from_mins(30);
+const MOST_TRANSIENT_RETRY: Duration = Duration::from_mins(1);
+
+impl Error {
+    /// An error of a request.
+    pub fn api(action: impl Into<String>) -> impl FnOnce(kube::Error) -> Self {
+        let action = action.into();
+        move |source| Self::Api { action, source }
+    }
+
+    fn status(&self) -> Option<&Status> {
+        match self {
+            Self::Api {
+                source: kube::Error::Api(status),
+                ..
+            } => Some(status),
+            _ => None,
+        }
+    }
+
+    /// By the API server's answer; whatever is unknown may go away by itself.
+    pub fn class(&self) -> Class {
+        match self.status() {
+            Some(status) => match status.code {
+                400 | 422 => Class::Configuration,
+                // A full quota is forbidden too, but becomes free again. There is no reason of its own.
+                403 if is_quota(status) => Class::Transient,
+                401 | 403 => Class::Permanent,
+                _ => Class::Transient,
+            },
+            None if matches!(self, Self::Json { .. }) => Class::Configuration,
+            None => Class::Transient,
+        }
+    }
+
+    /// Which part of the object the error is about, by the fields that the API server names.
+    pub fn subject(&self) -> Subject {
+        let Some(status) = self.status() else {
+            return Subject::Other;
+        };
+        if is_quota(status) {
+            return Subject::Resource;
+        }
+        let causes = status.details.iter().flat_map(|details| &details.causes);
+        causes
+            .map(|cause| subject_of_field(&cause.field))
+            .find(|subject| *subject != Subject::Other)
+            .unwrap_or(Subject::Other)
+    }
+
+    /// Whether the object in question is no longer there.
+    pub fn is_not_found(&self) -> bool {
+        self.status().is_some_and(|status| status.code == 404)
+    }
+
+    /// When to try again, after so many failures in a row (1 or more).
+    pub fn retry_after(&self, failures: u32) -> Duration {
+        match self.class() {
+            Class::Transient => {
+                let seconds = 1u64
+                    .checked_shl(failures.saturating_sub(1))
+                    .unwrap_or(u64::MAX);
+                Duration::from_secs(seconds).min(MOST_TRANSIENT_RETRY)
+            }
+            Class::Configuration => CONFIGURATION_RETRY,
+            Class::Permanent => PERMANENT_RETRY,
+        }
+    }
+}
+
+fn is_quota(status: &Status) -> bool {
+    status.code == 403 && status.message.contains("exceeded quota")
+}
+
+/// Which part of an object a field belongs to (`spec.template.spec.containers[0].image`).
+pub fn subject_of_field(field: &str) -> Subject {
+    let has = |words: &[&str]| words.iter().any(|word| field.contains(word));
+    if has(&[".image"]) {
+        Subject::Image
+    } else if has(&["resources"]) {
+        Subject::Resource
+    } else if has(&[
+        "transport",
+        "replicas",
+        "port",
+        "SESSION_TIMEOUT",
+        "CORS_ORIGINS",
+        "sessionAffinity",
+        "service",
+    ]) {
+        Subject::Transport
+    } else {
+        Subject::Other
+    }
+}
+
+/// The answer's own message; kube adds the whole answer in its debug form.
+fn describe(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) if !status.message.is_empty() => {
+            format!("{} ({})", status.message, status.code)
+        }
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::core::response::{StatusCause, StatusDetails};
+
+    fn answer(code: u16, message: &str, field: &str) -> Error {
+        let cause = StatusCause {
+            field: field.to_owned(),
+            ..Default::default()
+        };
+        let details = StatusDetails {
+            causes: vec![cause],
+            ..Default::default()
+        };
+        let status = Status {
+            code,
+            message: message.to_owned(),
+            details: Some(details),
+            ..Default::default()
+        };
+        Error::Api {
+            action: "applying".to_owned(),
+            source: kube::Error::Api(status.boxed()),
+        }
+    }
+
+    #[test]
+    fn the_answer_decides_the_class() {
+        let table = [
+            ("not found", 404, "", Class::Transient),
+            ("conflict", 409, "", Class::Transient),
+            ("timeout", 504, "", Class::Transient),
+            ("too many requests", 429, "", Class::Transient),
+            ("server error", 500, "", Class::Transient),
+            ("bad request", 400, "", Class::Configuration),
+            ("invalid", 422, "", Class::Configuration),
+            ("not logged in", 401, "", Class::Permanent),
+            ("forbidden", 403, "cannot patch", Class::Permanent),
+            (
+                "quota",
+                403,
+                "pods \"a\" is forbidden: exceeded quota: q",
+                Class::Transient,
+            ),
+        ];
+        for (what, code, message, expected) in table {
+            assert_eq!(answer(code, message, "").class(), expected, "{what}");
+        }
+        let network = Error::api("x")(kube::Error::LinesCodecMaxLineLengthExceeded);
+        assert_eq!(network.class(), Class::Transient, "anything unknown");
+    }
+
+    #[test]
+    fn the_subject_is_told_by_field_or_reason() {
+        let table = [
+            (
+                "an image",
+                422,
+                "",
+                "spec.template.spec.containers[0].image",
+                Subject::Image,
+            ),
+            (
+                "a request",
+                422,
+                "",
+                "spec.template.spec.containers[0].resources.requests",
+                Subject::Resource,
+            ),
+            ("a port", 422, "", "spec.ports[0].port", Subject::Transport),
+            (
+                "a full quota",
+                403,
+                "exceeded quota: q",
+                "",
+                Subject::Resource,
+            ),
+            ("a label", 422, "", "metadata.labels", Subject::Other),
+        ];
+        for (what, code, message, field, expected) in table {
+            assert_eq!(answer(code, message, field).subject(), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn transient_errors_are_retried_at_doubling_times_up_to_a_minute() {
+        let error = answer(500, "", "");
+        let seconds: Vec<_> = (1..=8).map(|n| error.retry_after(n).as_secs()).collect();
+        assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(error.retry_after(u32::MAX).as_secs(), 60);
+        assert_eq!(answer(422, "", "").retry_after(3), Duration::from_mins(5));
+        assert_eq!(answer(403, "", "").retry_after(3), Duration::from_mins(30));
+    }
+}

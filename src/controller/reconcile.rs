@@ -1,0 +1,425 @@
+//! One pass: read → default → validate → build → apply → status. Each step takes the one before's type,
+//! so that none can be left out; those that are `async` need the client.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Patch, PatchParams};
+use kube::runtime::controller::Action;
+use kube::runtime::events::{Event, Recorder};
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, Client, Resource, ResourceExt};
+use serde_json::json;
+
+use super::apply::{self, Child};
+use super::cache::{Cache, Pods, lock};
+use super::deletion::{self, Step};
+use super::drift::{self, Ownership};
+use super::error::{CONFIGURATION_RETRY, Class, Error};
+use super::status::{self, Observed};
+use super::{build, events};
+use crate::api::v1alpha1::Phase;
+use crate::api::{MCPServer, MCPServerStatus, defaults, labels, validation};
+
+/// A server that is not ready is looked at again after this long at the latest.
+const NOT_READY_RETRY: Duration = Duration::from_secs(10);
+
+/// What all passes share.
+pub struct Context {
+    pub(super) client: Client,
+    pub(super) servers: Arc<Cache<MCPServer>>,
+    pub(super) config_maps: Arc<Cache<ConfigMap>>,
+    pub(super) deployments: Arc<Cache<Deployment>>,
+    pub(super) services: Arc<Cache<Service>>,
+    pub(super) pods: Arc<Pods>,
+    pub(super) pods_ready: tokio::sync::watch::Receiver<bool>,
+    pub(super) recorder: Recorder,
+    pub(super) memory: Mutex<HashMap<ObjectRef<MCPServer>, Memory>>,
+}
+
+/// What is remembered of a server between passes; losing it costs a write or a retry, nothing else.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Memory {
+    failures: u32,
+    status_written: Option<Instant>,
+}
+
+/// A server as it is to be, free of faults.
+struct Valid(MCPServer);
+
+/// Its children as they are to be.
+struct Children {
+    server: MCPServer,
+    config_map: Option<ConfigMap>,
+    deployment: Deployment,
+    service: Option<Service>,
+}
+
+/// Reconciles one server.
+pub async fn reconcile(trigger: Arc<MCPServer>, context: Arc<Context>) -> Result<Action, Error> {
+    context.wait_until_ready().await?;
+    let key = ObjectRef::from_obj(&*trigger);
+    // The cache may be ahead of the trigger.
+    let namespace = trigger.namespace().unwrap_or_default();
+    let Some(server) = context.servers.get(&namespace, &trigger.name_any()) else {
+        lock(&context.memory).remove(&key);
+        return Ok(Action::await_change());
+    };
+    let now = Timestamp::now();
+    let action = if server.metadata.deletion_timestamp.is_some() {
+        take_down(&context, &server, now).await?
+    } else {
+        bring_up(&context, &server, now).await?
+    };
+    lock(&context.memory).entry(key).or_default().failures = 0;
+    Ok(action)
+}
+
+async fn bring_up(context: &Context, stored: &MCPServer, now: Timestamp) -> Result<Action, Error> {
+    match validate(stored) {
+        Ok(valid) => {
+            let server = ensure_finalizer(context, valid).await?;
+            let children = build(server)?;
+            apply(context, children, now).await
+        }
+        Err(faults) => {
+            let observed = context.observe(stored);
+            let status = status::status(stored, &faults, &observed, now);
+            write_status(context, stored, status).await?;
+            Ok(Action::requeue(CONFIGURATION_RETRY))
+        }
+    }
+}
+
+/// Fills in defaults and checks the rules: the object may have been stored while no webhook ran.
+fn validate(stored: &MCPServer) -> Result<Valid, Vec<String>> {
+    let mut server = stored.clone();
+    defaults::default(&mut server, None);
+    let faults = validation::validate(&server, None);
+    if faults.is_empty() {
+        Ok(Valid(server))
+    } else {
+        Err(status::describe(&faults))
+    }
+}
+
+async fn ensure_finalizer(context: &Context, Valid(mut server): Valid) -> Result<MCPServer, Error> {
+    if server
+        .finalizers()
+        .iter()
+        .any(|finalizer| finalizer == labels::FINALIZER)
+    {
+        return Ok(server);
+    }
+    defaults::add_finalizer(&mut server);
+    let patch = json!({"metadata": {
+        "uid": server.uid(),
+        "resourceVersion": server.resource_version(),
+        "finalizers": server.finalizers(),
+    }});
+    let api = context.api(&server);
+    let params = PatchParams {
+        field_manager: Some(labels::MANAGER.to_owned()),
+        ..Default::default()
+    };
+    let written = api
+        .patch(&server.name_any(), &params, &Patch::Merge(&patch))
+        .await
+        .map_err(Error::api("adding the finalizer"))?;
+    tracing::info!("added the finalizer");
+    server.metadata = written.metadata.clone();
+    context.servers.wrote(written);
+    Ok(server)
+}
+
+fn build(server: MCPServer) -> Result<Children, Error> {
+    let deployment = build::deployment::deployment(&server).map_err(|source| Error::Json {
+        action: "merging spec.podTemplate".to_owned(),
+        source,
+    })?;
+    Ok(Children {
+        config_map: build::config_map::config_map(&server),
+        service: build::service::service(&server),
+        deployment,
+        server,
+    })
+}
+
+async fn apply(context: &Context, children: Children, now: Timestamp) -> Result<Action, Error> {
+    let server = &children.server;
+    // The config is there before the pods that read it; the Service does not depend on either.
+    let (workload, service) = futures::join!(
+        apply_workload(context, &children),
+        apply_service(context, &children)
+    );
+    let mut error = None;
+    let mut created = Vec::new();
+    let (config_map, deployment) = workload;
+    let observed = Observed {
+        config_map: settle("ConfigMap", config_map, &mut created, &mut error),
+        deployment: settle("Deployment", deployment, &mut created, &mut error),
+        service: settle("Service", service, &mut created, &mut error),
+        pods: context.pods_of(server),
+    };
+    let faults: Vec<_> = error
+        .as_ref()
+        .filter(|error: &&Error| error.class() == Class::Configuration)
+        .map(ToString::to_string)
+        .into_iter()
+        .collect();
+    let status = status::status(server, &faults, &observed, now);
+    let is_new = server
+        .status
+        .as_ref()
+        .and_then(|status| status.observed_generation)
+        .is_none();
+    if is_new && !created.is_empty() && error.is_none() {
+        context.publish(server, &events::created(&created)).await;
+    }
+    let ready = matches!(status.phase, Some(Phase::Ready)) || server.spec.replicas == 0;
+    let written = write_status(context, server, status).await?;
+    match error {
+        Some(error) => Err(error),
+        None if ready && written => Ok(Action::await_change()),
+        None => Ok(Action::requeue(NOT_READY_RETRY)),
+    }
+}
+
+type Applied<K> = Result<(Child<K>, bool), Error>;
+
+async fn apply_workload(
+    context: &Context,
+    children: &Children,
+) -> (Applied<ConfigMap>, Applied<Deployment>) {
+    let Context {
+        client,
+        config_maps,
+        deployments,
+        ..
+    } = context;
+    let server = &children.server;
+    let config_map = match &children.config_map {
+        Some(config_map) => apply::apply(client, config_maps, server, config_map).await,
+        None => Ok((Child::NotWanted, false)),
+    };
+    let has_config = matches!(&config_map, Ok((Child::Present(_) | Child::NotWanted, _)));
+    if !has_config {
+        let namespace = server.namespace().unwrap_or_default();
+        let deployment = deployments.get(&namespace, &server.name_any());
+        let ours =
+            deployment.filter(|live| drift::ownership(server, live.meta()) == Ownership::Ours);
+        return (
+            config_map,
+            Ok((ours.map_or(Child::Absent, Child::Present), false)),
+        );
+    }
+    let deployment = apply::apply(client, deployments, server, &children.deployment).await;
+    if children.config_map.is_some() || deployment.is_err() {
+        return (config_map, deployment);
+    }
+    // Pods of the old template may still want it until the new Deployment stands.
+    match apply::prune(
+        client,
+        config_maps,
+        server,
+        &labels::config_map_name(server),
+    )
+    .await
+    {
+        Ok(()) => (config_map, deployment),
+        Err(error) => (Err(error), deployment),
+    }
+}
+
+async fn apply_service(context: &Context, children: &Children) -> Applied<Service> {
+    let Context {
+        client, services, ..
+    } = context;
+    let server = &children.server;
+    match &children.service {
+        Some(service) => apply::apply(client, services, server, service).await,
+        None => {
+            apply::prune(client, services, server, &server.name_any()).await?;
+            Ok((Child::NotWanted, false))
+        }
+    }
+}
+
+fn settle<K>(
+    kind: &'static str,
+    applied: Applied<K>,
+    created: &mut Vec<&'static str>,
+    failed: &mut Option<Error>,
+) -> Child<K> {
+    match applied {
+        Ok((child, is_new)) => {
+            if is_new {
+                created.push(kind);
+            }
+            child
+        }
+        Err(error) => {
+            let text = error.to_string();
+            failed.get_or_insert(error);
+            Child::Refused(text)
+        }
+    }
+}
+
+async fn take_down(context: &Context, server: &MCPServer, now: Timestamp) -> Result<Action, Error> {
+    if !server
+        .finalizers()
+        .iter()
+        .any(|finalizer| finalizer == labels::FINALIZER)
+    {
+        return Ok(Action::await_change());
+    }
+    let status = status::terminating(server, &context.observe(server), now);
+    write_status(context, server, status).await?;
+    let namespace = server.namespace().unwrap_or_default();
+    let deployment = context.deployments.get(&namespace, &server.name_any());
+    let ours = |live: &Arc<Deployment>| {
+        matches!(
+            drift::ownership(server, live.meta()),
+            Ownership::Ours | Ownership::Orphan
+        )
+    };
+    if let Some(deployment) = deployment.filter(ours) {
+        deletion::take_down(&context.client, &context.deployments, &deployment, now).await?;
+    }
+    let exists = context
+        .deployments
+        .get(&namespace, &server.name_any())
+        .is_some_and(|live| ours(&live));
+    // The status write may have made the version newer.
+    let Some(server) = context.servers.get(&namespace, &server.name_any()) else {
+        return Ok(Action::await_change());
+    };
+    match deletion::step(&server, exists, context.pods_of(&server).len(), now) {
+        Step::Done => Ok(Action::await_change()),
+        Step::Wait(time) => Ok(Action::requeue(time)),
+        Step::RemoveFinalizer => {
+            context.publish(&server, &events::deleted()).await;
+            deletion::remove_finalizer(&context.client, &context.servers, &server).await?;
+            Ok(Action::await_change())
+        }
+    }
+}
+
+/// Writes the status if it is due. False when it differs but is not written yet.
+async fn write_status(
+    context: &Context,
+    server: &MCPServer,
+    status: MCPServerStatus,
+) -> Result<bool, Error> {
+    let key = ObjectRef::from_obj(server);
+    let since = lock(&context.memory)
+        .get(&key)
+        .and_then(|memory| memory.status_written)
+        .map(|time| time.elapsed());
+    let old = server.status.as_ref();
+    if !status::is_due(old, &status, since) {
+        return Ok(old == Some(&status));
+    }
+    let body = json!({
+        "apiVersion": MCPServer::api_version(&()),
+        "kind": MCPServer::kind(&()),
+        "metadata": {"name": server.name_any(), "uid": server.uid()},
+        "status": status,
+    });
+    let params = PatchParams::apply(labels::MANAGER).force();
+    let patched = context
+        .api(server)
+        .patch_status(&server.name_any(), &params, &Patch::Apply(&body))
+        .await;
+    let written = match patched.map_err(Error::api("writing the status")) {
+        Ok(written) => written,
+        // Deleted meanwhile: nothing to report on.
+        Err(error) if error.is_not_found() => return Ok(true),
+        Err(error) => return Err(error),
+    };
+    context.servers.wrote(written);
+    lock(&context.memory).entry(key).or_default().status_written = Some(Instant::now());
+    let phase = status.phase.map_or("none", Phase::as_str);
+    tracing::info!(phase, ready = status.ready_replicas, "status written");
+    for event in events::of_change(old, &status) {
+        context.publish(server, &event).await;
+    }
+    Ok(true)
+}
+
+/// What to do after a failed pass: the class decides when to try again.
+pub fn on_error(server: Arc<MCPServer>, error: &Error, context: Arc<Context>) -> Action {
+    let failures = {
+        let mut memory = lock(&context.memory);
+        let memory = memory.entry(ObjectRef::from_obj(&*server)).or_default();
+        memory.failures = memory.failures.saturating_add(1);
+        memory.failures
+    };
+    let retry = error.retry_after(failures);
+    let (namespace, name) = (server.namespace().unwrap_or_default(), server.name_any());
+    tracing::warn!(
+        namespace, name, class = ?error.class(), subject = ?error.subject(), failures, retry_seconds = retry.as_secs(),
+        "pass failed: {error}"
+    );
+    // A conflict is the normal way to learn that the object changed meanwhile.
+    if error.class() != Class::Transient || failures == 3 {
+        let event = events::failed(error);
+        tokio::spawn(async move { context.publish(&server, &event).await });
+    }
+    Action::requeue(retry)
+}
+
+impl Context {
+    async fn wait_until_ready(&self) -> Result<(), Error> {
+        self.servers.wait_until_ready().await?;
+        self.config_maps.wait_until_ready().await?;
+        self.deployments.wait_until_ready().await?;
+        self.services.wait_until_ready().await?;
+        // An error means that the watch has ended, and with it the process.
+        let _ = self.pods_ready.clone().wait_for(|ready| *ready).await;
+        Ok(())
+    }
+
+    fn api(&self, server: &MCPServer) -> Api<MCPServer> {
+        Api::namespaced(self.client.clone(), &server.namespace().unwrap_or_default())
+    }
+
+    fn pods_of(&self, server: &MCPServer) -> Vec<Arc<k8s_openapi::api::core::v1::Pod>> {
+        self.pods
+            .of(&server.namespace().unwrap_or_default(), &server.name_any())
+    }
+
+    /// The children as they are, when none is to be touched.
+    fn observe(&self, server: &MCPServer) -> Observed {
+        fn child<K: apply::ChildKind>(
+            cache: &Cache<K>,
+            server: &MCPServer,
+            name: &str,
+        ) -> Child<K> {
+            let live = cache.get(&server.namespace().unwrap_or_default(), name);
+            let ours = live.filter(|live| drift::ownership(server, live.meta()) == Ownership::Ours);
+            ours.map_or(Child::Absent, Child::Present)
+        }
+        Observed {
+            config_map: child(&self.config_maps, server, &labels::config_map_name(server)),
+            deployment: child(&self.deployments, server, &server.name_any()),
+            service: child(&self.services, server, &server.name_any()),
+            pods: self.pods_of(server),
+        }
+    }
+
+    /// Publishes an Event. One that cannot be published is logged; it stops nothing.
+    async fn publish(&self, server: &MCPServer, event: &Event) {
+        if let Err(error) = self.recorder.publish(event, &server.object_ref(&())).await {
+            tracing::warn!(
+                reason = event.reason,
+                "the Event was not published: {error}"
+            );
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! `mcp-operator validate`: the rules without a cluster.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use kube::Resource;
+use serde_json::Value;
+
+use crate::api::{FieldError, MCPServer, decode, defaults, validation};
+
+/// Checks files, or standard input when there are none or for `-`.
+///
+/// Prints each fault as `file:document: field: message`, documents counted from 1, warnings with
+/// `warning:` before the field. Exit code 0 without faults, 1 with some, 2 when something could not be
+/// read.
+pub fn run(files: &[PathBuf]) -> ExitCode {
+    let stdin = [PathBuf::from("-")];
+    let files = if files.is_empty() { &stdin } else { files };
+    let mut code = 0;
+    for file in files {
+        code = code.max(check_file(file));
+    }
+    ExitCode::from(code)
+}
+
+fn check_file(file: &Path) -> u8 {
+    let shown = if file == Path::new("-") {
+        "<stdin>".to_owned()
+    } else {
+        file.display().to_string()
+    };
+    match read(file) {
+        Ok(text) => {
+            let (lines, code) = check(&shown, &text);
+            for line in lines {
+                println!("{line}");
+            }
+            code
+        }
+        Err(error) => {
+            eprintln!("{shown}: cannot be read: {error}");
+            2
+        }
+    }
+}
+
+fn read(file: &Path) -> std::io::Result<String> {
+    if file != Path::new("-") {
+        return std::fs::read_to_string(file);
+    }
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Checks one text of YAML documents: the lines to print and the exit code.
+pub fn check(file: &str, text: &str) -> (Vec<String>, u8) {
+    let documents: Vec<Value> = match serde_saphyr::from_multiple(text) {
+        Ok(documents) => documents,
+        Err(error) => return (vec![format!("{file}: not YAML: {error}")], 2),
+    };
+    let mut lines = Vec::new();
+    let mut code = 0;
+    let mut servers = 0;
+    for (index, document) in documents.iter().enumerate() {
+        if document["kind"] != *MCPServer::kind(&()) {
+            continue;
+        }
+        servers += 1;
+        let (faults, warnings) = check_document(document);
+        let at = format!("{file}:{}", index + 1);
+        lines.extend(
+            warnings
+                .iter()
+                .map(|warning| format!("{at}: warning: {warning}")),
+        );
+        lines.extend(faults.iter().map(|fault| format!("{at}: {fault}")));
+        if !faults.is_empty() {
+            code = 1;
+        }
+    }
+    if servers == 0 {
+        return (
+            vec![format!("{file}: holds no {}", MCPServer::kind(&()))],
+            2,
+        );
+    }
+    (lines, code)
+}
+
+fn check_document(document: &Value) -> (Vec<FieldError>, Vec<String>) {
+    let expected = MCPServer::api_version(&());
+    let version = document["apiVersion"].as_str().unwrap_or_default();
+    if version != expected {
+        return (
+            vec![FieldError::not_supported(
+                "apiVersion",
+                version,
+                &[&expected],
+            )],
+            Vec::new(),
+        );
+    }
+    let mut server: MCPServer = match decode::strict(document, "") {
+        Ok(server) => server,
+        Err(faults) => return (faults, Vec::new()),
+    };
+    // As in the cluster: what the user left out is filled in before the rules are checked.
+    defaults::default(&mut server, None);
+    (
+        validation::validate(&server, None),
+        validation::warnings(&server),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(spec: &str) -> String {
+        format!(
+            "apiVersion: mcp.example.com/v1alpha1\nkind: MCPServer\nmetadata: {{name: a}}\nspec: {spec}\n"
+        )
+    }
+
+    #[test]
+    fn each_fault_is_a_line_and_the_exit_code_says_how_it_went() {
+        let two = format!(
+            "{}---\n{}",
+            server("{image: 'a:1'}"),
+            server("{image: 'a:1', port: 0}")
+        );
+        let table = [
+            ("a good server", server("{image: 'a:1'}"), vec![], 0),
+            (
+                "a warning",
+                server("{image: a}"),
+                vec![
+                    "f:1: warning: spec.image: \"a\" has no tag, which means latest, which moves; name a version or a digest",
+                ],
+                0,
+            ),
+            (
+                "a fault in the second document",
+                two,
+                vec!["f:2: spec.port: Invalid value: 0: must be between 1 and 65535"],
+                1,
+            ),
+            (
+                "an unknown field",
+                server("{image: 'a:1', imge: b}"),
+                vec!["f:1: spec.imge: Forbidden: unknown field; check its spelling and its place"],
+                1,
+            ),
+            (
+                "no image",
+                server("{}"),
+                vec!["f:1: spec.image: Required value: must be set"],
+                1,
+            ),
+            (
+                "nothing of ours",
+                "kind: Service".to_owned(),
+                vec!["f: holds no MCPServer"],
+                2,
+            ),
+        ];
+        for (what, text, lines, code) in table {
+            let lines: Vec<_> = lines.into_iter().map(str::to_owned).collect();
+            assert_eq!(check("f", &text), (lines, code), "{what}");
+        }
+        let (lines, code) = check("f", "a: [");
+        assert!(
+            code == 2 && lines[0].starts_with("f: not YAML: "),
+            "{lines:?}"
+        );
+    }
+}

@@ -1,0 +1,162 @@
+//! The running operator: its parts, started together, ended together.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, bail};
+use certs::Keeper;
+use futures::FutureExt;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use webhook::{Limits, Server};
+
+use crate::admission::{MUTATE_NAME, Mutator, VALIDATE_NAME, Validator};
+use crate::api::labels;
+use crate::cli::RunArgs;
+use crate::controller;
+
+/// A watch brings a bookmark a minute; one that is silent for longer than this is dead.
+const READ_TIMEOUT: Duration = Duration::from_secs(150);
+
+/// Runs the operator until SIGTERM or SIGINT. An error when a part of it dies before: the process is
+/// to end with it, so that whoever started it starts it again.
+pub async fn run(args: RunArgs) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let config = config(&args).await?;
+    let namespace = args
+        .namespace
+        .clone()
+        .unwrap_or_else(|| config.default_namespace.clone());
+    let client = Client::try_from(config).context("the cluster cannot be reached")?;
+    let version = client
+        .apiserver_version()
+        .await
+        .context("the API server does not answer")?;
+    tracing::info!(kubernetes = version.git_version, namespace, "starting");
+
+    let listener = TcpListener::bind(args.webhook_address)
+        .await
+        .with_context(|| {
+            format!(
+                "--webhook-address {} cannot be bound; choose a free one",
+                args.webhook_address
+            )
+        })?;
+    let (keeper, serving) = Keeper::new(
+        client.clone(),
+        certificates(&args, &namespace),
+        Arc::new(SystemTime::now),
+    );
+    let limits = Limits {
+        drain: Duration::from_secs(args.drain_seconds),
+        ..Limits::default()
+    };
+    let (stop, stopped) = watch::channel(false);
+    let stopping = || {
+        let mut stopped = stopped.clone();
+        async move {
+            // An error means that the sender has gone, which is a stop too.
+            let _ = stopped.wait_for(|stopped| *stopped).await;
+        }
+    };
+    let ready = serving.clone();
+    let server = Server::new(
+        listener,
+        webhook::tls_config(serving, webhook::TlsVersions::default()),
+        limits,
+    )
+    .handler(Mutator)
+    .handler(Validator {
+        client: client.clone(),
+    })
+    .ready(move || ready.ready());
+    let instance = std::env::var("POD_NAME").ok();
+
+    let mut parts = JoinSet::new();
+    parts.spawn(
+        server
+            .run(stopping())
+            .map(|ended| ("webhook server", ended.map_err(anyhow::Error::from))),
+    );
+    parts.spawn(controller::run(client, instance, stopping()).map(|()| ("controller", Ok(()))));
+    // Goes on until the webhook server has drained.
+    let keeper = tokio::spawn(keeper.run());
+    let keeper_handle = keeper.abort_handle();
+    let mut keeper = Box::pin(keeper);
+
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
+        Some(ended) = parts.join_next() => bail!(died(ended)),
+        ended = &mut keeper => bail!("the certificate keeper ended: {ended:?}"),
+    }
+    stop.send_replace(true);
+    while let Some(ended) = tokio::select! {
+        ended = parts.join_next() => ended,
+        _ = interrupt.recv() => bail!("interrupted while draining"),
+    } {
+        match ended {
+            Ok((part, Ok(()))) => tracing::info!("{part} ended"),
+            ended => bail!(died(ended)),
+        }
+    }
+    keeper_handle.abort();
+    Ok(())
+}
+
+fn died(ended: Result<(&'static str, anyhow::Result<()>), tokio::task::JoinError>) -> String {
+    match ended {
+        Ok((part, Ok(()))) => format!("the {part} ended"),
+        Ok((part, Err(error))) => format!("the {part} failed: {error:#}"),
+        Err(error) => format!("a part of the operator panicked: {error}"),
+    }
+}
+
+async fn config(args: &RunArgs) -> anyhow::Result<Config> {
+    let mut config = match &args.kubeconfig {
+        Some(file) => {
+            let read = Kubeconfig::read_from(file)
+                .with_context(|| format!("--kubeconfig {} cannot be read", file.display()))?;
+            Config::from_custom_kubeconfig(read, &KubeConfigOptions::default())
+                .await
+                .with_context(|| format!("--kubeconfig {} cannot be used", file.display()))?
+        }
+        None => Config::infer()
+            .await
+            .context("no cluster: use --kubeconfig, $KUBECONFIG, or run in a pod")?,
+    };
+    config.read_timeout = Some(READ_TIMEOUT);
+    config.reset_reader_on_write = true;
+    Ok(config)
+}
+
+fn certificates(args: &RunArgs, namespace: &str) -> certs::Settings {
+    let default_hosts = || {
+        [
+            "localhost".to_owned(),
+            "127.0.0.1".to_owned(),
+            format!("mcp-operator-webhook.{namespace}.svc"),
+        ]
+        .into()
+    };
+    let hosts = if args.webhook_host.is_empty() {
+        default_hosts()
+    } else {
+        args.webhook_host.clone()
+    };
+    certs::Settings {
+        namespace: namespace.to_owned(),
+        secret: args.ca_secret.clone(),
+        configuration: args.webhook_configuration.clone(),
+        webhooks: vec![MUTATE_NAME.to_owned(), VALIDATE_NAME.to_owned()],
+        hosts,
+        manager: labels::MANAGER.to_owned(),
+        ca_life: Duration::from_hours(365 * 24),
+        leaf_life: Duration::from_hours(24),
+    }
+}
