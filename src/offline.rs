@@ -102,7 +102,12 @@ fn check_document(document: &Value) -> (Vec<FieldError>, Vec<String>) {
             Vec::new(),
         );
     }
-    let mut server: MCPServer = match decode::strict(document, "") {
+    // The type does not hold these two, which have been looked at.
+    let mut fields = document.clone();
+    if let Some(fields) = fields.as_object_mut() {
+        fields.retain(|key, _| key != "apiVersion" && key != "kind");
+    }
+    let mut server: MCPServer = match decode::strict(&fields, "") {
         Ok(server) => server,
         Err(faults) => return (faults, Vec::new()),
     };

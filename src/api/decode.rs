@@ -65,8 +65,12 @@ fn tracked<'de, T: DeserializeOwned, D: serde::Deserializer<'de, Error = serde_j
             push_key(&mut field, name);
             return FieldError::required(field, "must be set");
         }
-        let shown = found.filter(|v| !v.is_object() && !v.is_array()).cloned();
-        FieldError::invalid(field, shown.unwrap_or_default(), reason)
+        let shown = match found {
+            Some(Value::Object(_)) => Value::from("object"),
+            Some(Value::Array(_)) => Value::from("array"),
+            other => other.cloned().unwrap_or_default(),
+        };
+        FieldError::invalid(field, shown, reason)
     })
 }
 

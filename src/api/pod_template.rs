@@ -294,7 +294,7 @@ mod tests {
             (
                 "no object at all",
                 json!(["x"]),
-                "spec.podTemplate: Invalid value: null: invalid type: sequence, expected struct PodTemplateSpec",
+                "spec.podTemplate: Invalid value: \"array\": invalid type: sequence, expected PodTemplateSpec",
             ),
         ];
         for (what, overlay, expected) in table {

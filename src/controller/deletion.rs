@@ -143,7 +143,7 @@ mod tests {
         let mut server = MCPServer::new("a", Default::default());
         server.metadata.deletion_timestamp = Some(Time(start));
         server.metadata.finalizers = Some(vec![labels::FINALIZER.to_owned()]);
-        let after = |seconds| Timestamp::from_second(1_000 + seconds).unwrap();
+        let after = |seconds: i64| Timestamp::from_second(1_000 + seconds).unwrap();
         let seconds = Duration::from_secs;
         let table = [
             ("nothing was ever there", false, 0, 0, Step::RemoveFinalizer),

@@ -163,17 +163,11 @@ fn describe(error: &kube::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kube::core::response::{StatusCause, StatusDetails};
+    use kube::core::response::StatusDetails;
+    use serde_json::json;
 
     fn answer(code: u16, message: &str, field: &str) -> Error {
-        let cause = StatusCause {
-            field: field.to_owned(),
-            ..Default::default()
-        };
-        let details = StatusDetails {
-            causes: vec![cause],
-            ..Default::default()
-        };
+        let details: StatusDetails = serde_json::from_value(json!({"causes": [{"field": field}]})).unwrap();
         let status = Status {
             code,
             message: message.to_owned(),

@@ -1,1 +1,19 @@
-fn main() {}
+//! The operator against a real API server: every line of the contract once, through the real webhooks.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    missing_docs,
+    reason = "a test may panic"
+)]
+
+mod admission;
+mod certificates;
+mod children;
+mod commands;
+mod deletion;
+mod many;
+mod restart;
+mod setup;
+mod status;
+mod wire;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures::FutureExt;
-use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONTENT_TYPE, EXPECT, HeaderMap};
 use hyper::http::request::Parts;
@@ -72,7 +71,7 @@ impl App {
     }
 
     /// Answers one request, whatever it is.
-    pub(crate) async fn answer(&self, request: hyper::Request<Incoming>) -> Response<Full<Bytes>> {
+    pub(crate) async fn answer(&self, request: hyper::Request<Incoming>) -> Response<Bytes> {
         let deadline = Instant::now() + self.limits.request_time;
         let (head, mut body) = request.into_parts();
         let answer = match self.route(&head) {
@@ -122,7 +121,7 @@ impl App {
         }
     }
 
-    fn readiness(&self) -> Response<Full<Bytes>> {
+    fn readiness(&self) -> Response<Bytes> {
         let ready = if self.leaving.load(Ordering::Relaxed) {
             Err("shutting down".to_owned())
         } else {
@@ -140,7 +139,7 @@ impl App {
         handler: &dyn Handler,
         body: &mut Incoming,
         deadline: Instant,
-    ) -> Result<Response<Full<Bytes>>, Refusal> {
+    ) -> Result<Response<Bytes>, Refusal> {
         let body = body::read(body, self.limits.body, &self.memory, deadline).await?;
         // Before decoding, which costs several times the memory of the body.
         let Ok(Ok(_turn)) = timeout_at(deadline, self.reviews.acquire()).await else {

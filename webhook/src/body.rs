@@ -8,10 +8,9 @@ use tokio::time::{Instant, timeout_at};
 use crate::refusal::Refusal;
 
 /// A whole body and its share of the memory for bodies.
-#[derive(Default)]
 pub(crate) struct Held<'a> {
     pub bytes: Vec<u8>,
-    share: Option<SemaphorePermit<'a>>,
+    _share: SemaphorePermit<'a>,
 }
 
 /// Reads a body of at most `limit` bytes until `deadline`. `memory` has a permit a byte.
@@ -21,13 +20,21 @@ pub(crate) async fn read<'a>(
     memory: &'a Semaphore,
     deadline: Instant,
 ) -> Result<Held<'a>, Refusal> {
-    if body.size_hint().lower() > limit as u64 {
+    let hint = body.size_hint();
+    if hint.lower() > limit as u64 {
         return Err(Refusal::too_large(limit));
     }
-    let mut held = Held::default();
+    // All of it before the first byte: bodies that grow side by side could fill the memory
+    // without any of them ever being whole.
+    let most = hint.exact().unwrap_or(limit as u64);
+    let most = u32::try_from(most).unwrap_or(u32::MAX);
+    let Ok(Ok(_share)) = timeout_at(deadline, memory.acquire_many(most)).await else {
+        return Err(Refusal::too_busy());
+    };
+    let mut bytes = Vec::new();
     loop {
         let frame = match timeout_at(deadline, body.frame()).await {
-            Ok(None) => return Ok(held),
+            Ok(None) => return Ok(Held { bytes, _share }),
             Ok(Some(Ok(frame))) => frame,
             Ok(Some(Err(error))) => {
                 return Err(Refusal::bad_request(format!(
@@ -40,18 +47,10 @@ pub(crate) async fn read<'a>(
         let Ok(data) = frame.into_data() else {
             continue;
         };
-        if data.len() > limit - held.bytes.len() {
+        if data.len() > limit - bytes.len() {
             return Err(Refusal::too_large(limit));
         }
-        let permits = u32::try_from(data.len()).unwrap_or(u32::MAX);
-        match timeout_at(deadline, memory.acquire_many(permits)).await {
-            Ok(Ok(share)) => match &mut held.share {
-                Some(all) => all.merge(share),
-                none => *none = Some(share),
-            },
-            _ => return Err(Refusal::too_busy()),
-        }
-        held.bytes.extend_from_slice(&data);
+        bytes.extend_from_slice(&data);
     }
 }
 

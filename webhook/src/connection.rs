@@ -9,6 +9,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
+use http_body_util::Full;
+use hyper::body::Bytes;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -19,7 +21,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::app::App;
-use crate::pulse::{Answer, Expiry, InFlight, Pulse, Watched};
+use crate::pulse::{Expiry, InFlight, Pulse, Sending, Watched};
 use crate::tls::H2;
 
 /// Fewest streams that an HTTP/2 peer is granted: some take this for given before they are told.
@@ -67,7 +69,8 @@ pub(crate) async fn serve(
         let app = Arc::clone(&app);
         async move {
             let response = app.answer(request).await;
-            Ok::<_, Infallible>(response.map(|bytes| Answer::new(bytes, in_flight)))
+            let body = |bytes| Full::new(Bytes::from_owner(Sending::new(bytes, in_flight)));
+            Ok::<_, Infallible>(response.map(body))
         }
     });
     let end = if h2 {

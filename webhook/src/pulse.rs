@@ -10,8 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http_body_util::Full;
-use hyper::body::{Body, Bytes, Frame, SizeHint};
+use hyper::body::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
@@ -164,14 +163,15 @@ impl Drop for InFlight {
     }
 }
 
-/// A response's body that keeps its request in flight until it is sent.
-pub(crate) struct Answer {
-    bytes: Full<Bytes>,
+/// Bytes of an answer that keep their request in flight until the last of them is sent. A body
+/// that does so would end too early: HTTP/2 takes it whole, and then waits for the peer.
+pub(crate) struct Sending {
+    bytes: Bytes,
     _in_flight: InFlight,
 }
 
-impl Answer {
-    pub(crate) fn new(bytes: Full<Bytes>, in_flight: InFlight) -> Self {
+impl Sending {
+    pub(crate) fn new(bytes: Bytes, in_flight: InFlight) -> Self {
         Self {
             bytes,
             _in_flight: in_flight,
@@ -179,23 +179,9 @@ impl Answer {
     }
 }
 
-impl Body for Answer {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Pin::new(&mut self.bytes).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.bytes.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.bytes.size_hint()
+impl AsRef<[u8]> for Sending {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 

@@ -1,6 +1,5 @@
 //! Requests that are refused before any handler sees them, and how that is said.
 
-use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
@@ -84,7 +83,7 @@ impl Refusal {
         }
     }
 
-    pub(crate) fn into_response(self) -> Response<Full<Bytes>> {
+    pub(crate) fn into_response(self) -> Response<Bytes> {
         let status = respond::status(self.code.as_u16(), self.reason, &self.message);
         let mut response = json(self.code, &status);
         response.headers_mut().extend(self.header);
@@ -93,7 +92,7 @@ impl Refusal {
 }
 
 /// A response with a JSON body.
-pub(crate) fn json(code: StatusCode, body: &Value) -> Response<Full<Bytes>> {
+pub(crate) fn json(code: StatusCode, body: &Value) -> Response<Bytes> {
     with_body(
         code,
         HeaderValue::from_static("application/json"),
@@ -102,7 +101,7 @@ pub(crate) fn json(code: StatusCode, body: &Value) -> Response<Full<Bytes>> {
 }
 
 /// A response with a text body, as probes get it.
-pub(crate) fn text(code: StatusCode, body: String) -> Response<Full<Bytes>> {
+pub(crate) fn text(code: StatusCode, body: String) -> Response<Bytes> {
     with_body(
         code,
         HeaderValue::from_static("text/plain; charset=utf-8"),
@@ -110,8 +109,8 @@ pub(crate) fn text(code: StatusCode, body: String) -> Response<Full<Bytes>> {
     )
 }
 
-fn with_body(code: StatusCode, content_type: HeaderValue, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(body));
+fn with_body(code: StatusCode, content_type: HeaderValue, body: String) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(body));
     *response.status_mut() = code;
     response.headers_mut().insert(CONTENT_TYPE, content_type);
     response

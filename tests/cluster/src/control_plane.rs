@@ -386,7 +386,10 @@ async fn load(kubeconfig: &Path) -> Result<kube::Config> {
     let content = Kubeconfig::read_from(kubeconfig)
         .with_context(|| format!("reading {}", kubeconfig.display()))?;
     let config = kube::Config::from_custom_kubeconfig(content, &KubeConfigOptions::default()).await;
-    config.with_context(|| format!("using {}", kubeconfig.display()))
+    let mut config = config.with_context(|| format!("using {}", kubeconfig.display()))?;
+    // $HTTPS_PROXY is for addresses elsewhere, not for one on loopback.
+    config.proxy_url = None;
+    Ok(config)
 }
 
 async fn connect(kubeconfig: &Path) -> Result<Client> {

@@ -17,6 +17,7 @@ mod flags;
 mod pki;
 pub mod process;
 mod shared;
+pub mod signals;
 pub mod tools;
 pub mod wait;
 

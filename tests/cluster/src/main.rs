@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use cluster::signals::Signals;
 use cluster::{Cluster, Options, demo, tools};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// A real Kubernetes control plane on this machine, with a fake node
 #[derive(Parser)]
@@ -97,32 +97,6 @@ async fn up(options: Up) -> Result<()> {
             cluster.stop().await
         }
         error = cluster.died() => Err(error),
-    }
-}
-
-/// The signals that ask for an end.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self> {
-        let open = |kind| signal(kind).context("listening for signals");
-        Ok(Self {
-            interrupt: open(SignalKind::interrupt())?,
-            terminate: open(SignalKind::terminate())?,
-            hangup: open(SignalKind::hangup())?,
-        })
-    }
-
-    async fn any(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            _ = self.hangup.recv() => {}
-        }
     }
 }
 

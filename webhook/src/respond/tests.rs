@@ -266,7 +266,8 @@ fn value() -> impl Strategy<Value = Value> {
         any::<bool>().prop_map(Value::from),
         (0..4).prop_map(Value::from),
         any::<i64>().prop_map(Value::from),
-        any::<f64>().prop_map(Value::from),
+        // serde_json reads longer ones only to within the last bit.
+        any::<i16>().prop_map(|quarters| Value::from(f64::from(quarters) / 4.0)),
         "\\PC{0,4}".prop_map(Value::from),
     ];
     leaf.prop_recursive(4, 64, 6, |inner| {
@@ -286,7 +287,11 @@ fn into_object(entries: Vec<(String, Value)>) -> Value {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig {
+        cases: 2000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn a_patch_turns_the_object_into_the_mutated_one(before in object(), after in object()) {

@@ -28,6 +28,9 @@ async fn server() -> Running {
     start(Limits::default(), |server| server.handler(allow())).await
 }
 
+/// Sentence, request, code, reason, part of the message.
+type Case = (&'static str, Request<Body>, u16, &'static str, &'static str);
+
 #[tokio::test]
 async fn wrong_paths_methods_and_content_types_are_refused() {
     let server = server().await;
@@ -41,7 +44,6 @@ async fn wrong_paths_methods_and_content_types_are_refused() {
         }
         request
     };
-    type Case = (&'static str, Request<Body>, u16, &'static str, &'static str);
     let table: Vec<Case> = vec![
         (
             "no such path",

@@ -2,8 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper::Method;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use webhook::{Error, Limits};
@@ -121,12 +120,7 @@ async fn connections_without_a_request_do_not_hold_up_the_shutdown() {
     http1_answer(&mut h1, get("/healthz")).await;
     let fresh = server.tls("http/1.1").await;
     // An HTTP/2 peer that takes no notice of anything any more.
-    let io = TokioIo::new(server.tls("h2").await);
-    let (client, mut silent) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
-    tokio::select! {
-        ended = &mut silent => panic!("{ended:?}"),
-        answer = http2_answer(&client, get("/healthz")) => assert_eq!(answer.code, 200),
-    }
+    let silent = server.silent_http2(Method::GET, "/healthz", "").await;
     let begun = Instant::now();
     timeout(PATIENCE, server.shut_down())
         .await

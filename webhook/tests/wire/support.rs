@@ -17,6 +17,7 @@ use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -100,6 +101,52 @@ impl Running {
         client
     }
 
+    /// A connection whose request has the head of its answer; from then on the client neither
+    /// reads nor writes. Frame by frame, because hyper's client goes on in the background.
+    pub async fn silent_http2(
+        &self,
+        method: Method,
+        path: &str,
+        body: &str,
+    ) -> TlsStream<TcpStream> {
+        let end_stream = u8::from(body.is_empty());
+        // HPACK: method and scheme from the static table, the others by name from there.
+        let mut head = vec![if method == Method::POST { 0x83 } else { 0x82 }, 0x87];
+        for (name, value) in [
+            (&[0x04][..], path),
+            (&[0x01], "localhost"),
+            (&[0x0f, 0x10], "application/json"),
+        ] {
+            head.extend(name);
+            head.push(u8::try_from(value.len()).unwrap());
+            head.extend(value.as_bytes());
+        }
+        let mut stream = self.tls("h2").await;
+        let mut sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        sent.extend(frame(SETTINGS, 0, 0, b""));
+        sent.extend(frame(HEADERS, 0x4 | end_stream, 1, &head));
+        if end_stream == 0 {
+            sent.extend(frame(DATA, 0x1, 1, body.as_bytes()));
+        }
+        stream.write_all(&sent).await.unwrap();
+        let answered = async {
+            loop {
+                let mut head = [0; 9];
+                stream.read_exact(&mut head).await.unwrap();
+                let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+                let mut payload = vec![0; usize::try_from(length).unwrap()];
+                stream.read_exact(&mut payload).await.unwrap();
+                if head[3] == HEADERS {
+                    // `:status: 200` in the static table.
+                    assert_eq!(payload[0], 0x88);
+                    return;
+                }
+            }
+        };
+        timeout(PATIENCE, answered).await.unwrap();
+        stream
+    }
+
     /// The server still answers on a new connection.
     pub async fn assert_lives(&self) {
         let mut client = self.http1().await;
@@ -109,6 +156,20 @@ impl Running {
             (StatusCode::OK, "ok")
         );
     }
+}
+
+// Frame types of RFC 9113.
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut frame = vec![
+        length[1], length[2], length[3], kind, flags, 0, 0, 0, stream,
+    ];
+    frame.extend(payload);
+    frame
 }
 
 /// Connects; outlives [`Running::shut_down`].
@@ -124,9 +185,9 @@ impl Dialer {
         config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
         let stream = TcpStream::connect(self.address).await?;
         let name = ServerName::try_from("localhost").unwrap();
-        let stream = TlsConnector::from(Arc::new(config))
-            .connect(name, stream)
-            .await?;
+        let connector = TlsConnector::from(Arc::new(config));
+        let shaken = timeout(PATIENCE, connector.connect(name, stream)).await;
+        let stream = shaken.expect("a handshake in time")?;
         assert_eq!(
             stream.get_ref().1.alpn_protocol(),
             Some(protocol.as_bytes())

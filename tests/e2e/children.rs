@@ -1,0 +1,538 @@
+//! §2 of the contract: the children, their drift, their conflicts.
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use kube::ResourceExt;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use mcp_operator::api::labels;
+use serde_json::{Value, json};
+
+use crate::setup::{Space, condition, message};
+
+fn pod_spec(deployment: &Deployment) -> &k8s_openapi::api::core::v1::PodSpec {
+    deployment
+        .spec
+        .as_ref()
+        .unwrap()
+        .template
+        .spec
+        .as_ref()
+        .unwrap()
+}
+
+fn as_json<T: serde::Serialize>(value: &T) -> Value {
+    serde_json::to_value(value).unwrap()
+}
+
+#[tokio::test]
+async fn a_network_server_becomes_three_children_that_it_owns() {
+    let space = Space::new("three-children").await;
+    let created = space
+        .create(
+            "a",
+            json!({"image": "x:1", "transport": "http", "config": {"K": "v"}}),
+        )
+        .await
+        .unwrap();
+    space.until_ready("a").await;
+    let deployment = as_json(&space.api::<Deployment>().get("a").await.unwrap());
+    let service = as_json(&space.api::<Service>().get("a").await.unwrap());
+    let config_map = as_json(&space.api::<ConfigMap>().get("a-config").await.unwrap());
+    for child in [&deployment, &service, &config_map] {
+        let owner = &child["metadata"]["ownerReferences"][0];
+        assert_eq!(
+            (&owner["uid"], &owner["controller"]),
+            (&json!(created.metadata.uid), &json!(true))
+        );
+        let found = &child["metadata"]["labels"];
+        let expected = json!({
+            "app.kubernetes.io/name": "mcp-server", "app.kubernetes.io/instance": "a",
+            "app.kubernetes.io/component": "server", "app.kubernetes.io/managed-by": "mcp-operator",
+            "mcp.example.com/transport": "http",
+        });
+        assert_eq!(found, &expected);
+    }
+    assert_eq!(
+        service["spec"]["ports"],
+        json!([{"name": "mcp", "port": 8080, "protocol": "TCP", "targetPort": "mcp"}])
+    );
+    assert_eq!(service["spec"]["sessionAffinity"], json!("None"));
+    let parsed: Value =
+        serde_json::from_str(config_map["data"]["config.json"].as_str().unwrap()).unwrap();
+    assert_eq!(
+        parsed,
+        json!({
+            "server": {"name": "a", "transport": "http", "port": 8080}, "config": {"K": "v"},
+            "http": {"cors": {"enabled": true, "origins": ["*"]}},
+        })
+    );
+    assert_eq!(config_map["data"]["K"], json!("v"));
+    let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+    let names: Vec<_> = container["env"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|env| env["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "MCP_TRANSPORT",
+            "MCP_PORT",
+            "MCP_SERVER_NAME",
+            "POD_NAME",
+            "POD_NAMESPACE",
+            "MCP_CONFIG_FILE"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn what_we_set_is_put_back_and_what_others_add_stays() {
+    let space = Space::new("drift").await;
+    space
+        .create("a", json!({"image": "x:1", "config": {"K": "v"}}))
+        .await
+        .unwrap();
+    space.until_ready("a").await;
+    let by_hand = PatchParams {
+        field_manager: Some("somebody".to_owned()),
+        ..Default::default()
+    };
+
+    let patch = json!({
+        "metadata": {"labels": {"theirs": "1", "app.kubernetes.io/name": "other"}},
+        "spec": {"replicas": 5, "template": {"metadata": {"annotations": {"theirs": "1"}},
+            "spec": {"terminationGracePeriodSeconds": 1}}},
+    });
+    space
+        .api::<Deployment>()
+        .patch("a", &by_hand, &Patch::Merge(patch))
+        .await
+        .unwrap();
+    let deployment = space
+        .until_object::<Deployment>("a", "is put back", |deployment| {
+            deployment.spec.as_ref().unwrap().replicas == Some(1)
+                && pod_spec(deployment).termination_grace_period_seconds == Some(30)
+                && deployment.labels()["app.kubernetes.io/name"] == "mcp-server"
+        })
+        .await;
+    assert_eq!(deployment.labels()["theirs"], "1");
+    let template = deployment
+        .spec
+        .as_ref()
+        .unwrap()
+        .template
+        .metadata
+        .clone()
+        .unwrap();
+    assert_eq!(template.annotations.unwrap()["theirs"], "1");
+
+    let patch = json!({"spec": {"ports": [{"port": 8080, "name": "mcp", "targetPort": 1}]}});
+    space
+        .api::<Service>()
+        .patch("a", &by_hand, &Patch::Strategic(patch))
+        .await
+        .unwrap();
+    space
+        .until_object::<Service>("a", "is put back", |service| {
+            as_json(service)["spec"]["ports"][0]["targetPort"] == json!("mcp")
+        })
+        .await;
+
+    let patch = json!({"data": {"K": "other", "THEIRS": "1"}});
+    space
+        .api::<ConfigMap>()
+        .patch("a-config", &by_hand, &Patch::Merge(patch))
+        .await
+        .unwrap();
+    let config_map = space
+        .until_object::<ConfigMap>("a-config", "is put back", |config_map| {
+            config_map.data.as_ref().unwrap()["K"] == "v"
+        })
+        .await;
+    assert_eq!(config_map.data.unwrap()["THEIRS"], "1");
+}
+
+#[tokio::test]
+async fn a_rollout_restart_is_left_to_roll() {
+    let space = Space::new("restart").await;
+    space.create("a", json!({"image": "x:1"})).await.unwrap();
+    space.until_ready("a").await;
+    let before = space.pods_of("a").await[0].name_any();
+    let (done, _, stderr) = space
+        .kubectl(&["rollout", "restart", "deployment/a"], "")
+        .await;
+    assert!(done, "{stderr}");
+    let (done, stdout, stderr) = space
+        .kubectl(&["rollout", "status", "deployment/a", "--timeout=60s"], "")
+        .await;
+    assert!(done, "{stdout}{stderr}");
+    space.until_gone::<Pod>(&before).await;
+    space.until_ready("a").await;
+}
+
+#[tokio::test]
+async fn children_deleted_by_hand_come_back() {
+    let space = Space::new("deleted-children").await;
+    space
+        .create("a", json!({"image": "x:1", "config": {"K": "v"}}))
+        .await
+        .unwrap();
+    space.until_ready("a").await;
+    let uid = |child: &dyn Fn() -> Option<String>| child();
+    let deployment = space.api::<Deployment>().get("a").await.unwrap();
+    let service = space.api::<Service>().get("a").await.unwrap();
+    let config_map = space.api::<ConfigMap>().get("a-config").await.unwrap();
+    let gone = DeleteParams::default();
+    space.api::<Deployment>().delete("a", &gone).await.unwrap();
+    space.api::<Service>().delete("a", &gone).await.unwrap();
+    space
+        .api::<ConfigMap>()
+        .delete("a-config", &gone)
+        .await
+        .unwrap();
+    space
+        .until_object::<Deployment>("a", "is a new one", |new| {
+            new.uid() != uid(&|| deployment.uid())
+        })
+        .await;
+    space
+        .until_object::<Service>("a", "is a new one", |new| {
+            new.uid() != uid(&|| service.uid())
+        })
+        .await;
+    space
+        .until_object::<ConfigMap>("a-config", "is a new one", |new| {
+            new.uid() != uid(&|| config_map.uid())
+        })
+        .await;
+    space.until_ready("a").await;
+}
+
+#[tokio::test]
+async fn a_child_without_its_owner_reference_is_adopted() {
+    let space = Space::new("adopted").await;
+    space.create("a", json!({"image": "x:1"})).await.unwrap();
+    space.until_ready("a").await;
+    let uid = space.api::<Deployment>().get("a").await.unwrap().uid();
+    let patch = json!({"metadata": {"ownerReferences": null}});
+    space
+        .api::<Deployment>()
+        .patch("a", &PatchParams::default(), &Patch::Merge(patch))
+        .await
+        .unwrap();
+    let adopted = space
+        .until_object::<Deployment>("a", "has its owner again", |deployment| {
+            deployment.owner_references().len() == 1
+        })
+        .await;
+    assert_eq!(adopted.uid(), uid, "the same object");
+}
+
+#[tokio::test]
+async fn what_is_no_longer_wanted_goes() {
+    let space = Space::new("unwanted").await;
+    space
+        .create("a", json!({"image": "x:1", "config": {"K": "v"}}))
+        .await
+        .unwrap();
+    space.until_ready("a").await;
+    space
+        .patch("a", json!({"spec": {"config": null, "transport": "stdio"}}))
+        .await
+        .unwrap();
+    space.until_gone::<ConfigMap>("a-config").await;
+    space.until_gone::<Service>("a").await;
+    let server = space.until_ready("a").await;
+    assert_eq!(
+        condition(&server, "ServiceReady").unwrap().reason,
+        "NotRequired"
+    );
+    let deployment = space.api::<Deployment>().get("a").await.unwrap();
+    assert_eq!(
+        as_json(&deployment)["spec"]["strategy"],
+        json!({"type": "Recreate"})
+    );
+    let container = &pod_spec(&deployment).containers[0];
+    assert_eq!(
+        (
+            container.stdin,
+            container.ports.is_some(),
+            container.liveness_probe.is_some()
+        ),
+        (Some(true), false, false)
+    );
+}
+
+#[tokio::test]
+async fn a_config_change_rolls_the_pods() {
+    let space = Space::new("config-change").await;
+    space
+        .create("a", json!({"image": "x:1", "config": {"K": "v"}}))
+        .await
+        .unwrap();
+    space.until_ready("a").await;
+    let before = space.pods_of("a").await[0].name_any();
+    space
+        .patch("a", json!({"spec": {"config": {"K": "w"}}}))
+        .await
+        .unwrap();
+    space.until_gone::<Pod>(&before).await;
+    space.until_ready("a").await;
+    assert_eq!(
+        space
+            .api::<ConfigMap>()
+            .get("a-config")
+            .await
+            .unwrap()
+            .data
+            .unwrap()["K"],
+        "w"
+    );
+}
+
+/// Server-side apply leaves what the API server added beside owned fields; each of these changes would
+/// then be refused.
+#[tokio::test]
+async fn every_change_of_shape_is_taken_by_the_api_server() {
+    let space = Space::new("shapes").await;
+    let overlay = |container: Value, volumes: Value| {
+        json!({"podTemplate": {"spec": {
+        "containers": [{"name": "side", "image": "s:1"}, container], "volumes": volumes}}})
+    };
+    let probe = |handler: Value| json!({"name": "mcp-server", "startupProbe": handler});
+    let shapes = [
+        json!({}),
+        json!({"health": {"type": "TCP"}}),
+        json!({"health": {"type": "None"}}),
+        json!({"transport": "stdio"}),
+        json!({"transport": "http", "service": {"type": "NodePort"}}),
+        json!({"service": {"sessionAffinity": "None", "type": "ClusterIP"}}),
+        overlay(
+            probe(json!({"httpGet": {"port": "mcp"}})),
+            json!([{"name": "v", "secret": {"secretName": "s"}}]),
+        ),
+        overlay(
+            probe(json!({"exec": {"command": ["true"]}})),
+            json!([{"name": "v", "configMap": {"name": "c"}}]),
+        ),
+        overlay(
+            json!({"name": "mcp-server", "livenessProbe": {"grpc": {"port": 8080}}}),
+            json!([{"name": "v", "hostPath": {"path": "/x"}}]),
+        ),
+        overlay(
+            json!({"name": "mcp-server", "livenessProbe": null, "lifecycle": {"preStop": {"httpGet": {"port": 1}}}}),
+            json!([{"name": "v", "downwardAPI": {"items": [{"path": "p", "fieldRef": {"fieldPath": "metadata.name"}}]}}]),
+        ),
+        overlay(
+            json!({"name": "mcp-server", "lifecycle": {"preStop": {"exec": {"command": ["true"]}}}}),
+            json!([{"name": "v", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}]),
+        ),
+        json!({"env": [{"name": "E", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}}]}),
+        json!({"env": [{"name": "E", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]}),
+        json!({"env": [{"name": "E", "value": "x"}]}),
+        json!({"env": [{"name": "MCP_PORT", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]}),
+        json!({"securityContext": {"readOnlyRootFilesystem": false}}),
+        json!({}),
+    ];
+    space.create("a", json!({"image": "x:1"})).await.unwrap();
+    let mut previous = json!({});
+    for shape in shapes {
+        let mut patch = shape.clone();
+        // What the last shape had and this one has not, goes.
+        for key in previous.as_object().unwrap().keys() {
+            if patch.get(key).is_none() {
+                patch[key] = if key == "transport" {
+                    json!("streamable-http")
+                } else {
+                    Value::Null
+                };
+            }
+        }
+        for key in ["env", "service", "health", "podTemplate"] {
+            // A merge patch would merge them.
+            space
+                .patch("a", json!({"spec": {key: null}}))
+                .await
+                .unwrap();
+        }
+        let patched = space
+            .patch("a", json!({"spec": patch}))
+            .await
+            .unwrap_or_else(|error| panic!("{shape}: {error}"));
+        let generation = patched.metadata.generation;
+        let server = space
+            .until("a", &format!("takes {shape}"), |server| {
+                let status = server.status.clone().unwrap_or_default();
+                status.observed_generation == generation
+                    && condition(server, "Ready").is_some_and(|c| c.status == "True")
+            })
+            .await;
+        assert_eq!(
+            condition(&server, "ConfigurationValid").unwrap().status,
+            "True",
+            "{shape}"
+        );
+        previous = shape;
+    }
+    let deployment = space.api::<Deployment>().get("a").await.unwrap();
+    let spec = pod_spec(&deployment);
+    assert_eq!(spec.containers.len(), 1, "the sidecar has gone");
+    let names: Vec<_> = spec
+        .volumes
+        .iter()
+        .flatten()
+        .map(|volume| volume.name.as_str())
+        .collect();
+    assert_eq!(names, ["tmp"]);
+}
+
+#[tokio::test]
+async fn an_object_of_somebody_else_is_left_alone_and_named() {
+    let space = Space::new("conflicts").await;
+    let post = PostParams::default();
+    let service: Service = serde_json::from_value(
+        json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 1}]}}),
+    )
+    .unwrap();
+    space
+        .api::<Service>()
+        .create(&post, &service)
+        .await
+        .unwrap();
+    let config_map: ConfigMap =
+        serde_json::from_value(json!({"metadata": {"name": "c-config"}, "data": {"x": "y"}}))
+            .unwrap();
+    space
+        .api::<ConfigMap>()
+        .create(&post, &config_map)
+        .await
+        .unwrap();
+    let deployment: Deployment =
+        serde_json::from_value(json!({"metadata": {"name": "d"}, "spec": {"replicas": 0,
+        "selector": {"matchLabels": {"x": "y"}}, "template": {"metadata": {"labels": {"x": "y"}},
+        "spec": {"containers": [{"name": "x", "image": "x"}]}}}}))
+        .unwrap();
+    space
+        .api::<Deployment>()
+        .create(&post, &deployment)
+        .await
+        .unwrap();
+
+    for (name, type_, named) in [
+        ("s", "ServiceReady", "Service \"s\""),
+        ("c", "DeploymentReady", "ConfigMap \"c-config\""),
+        ("d", "DeploymentReady", "Deployment \"d\""),
+    ] {
+        space
+            .create(name, json!({"image": "x:1", "config": {"K": "v"}}))
+            .await
+            .unwrap();
+        let server = space.until_reason(name, "Ready", "NameConflict").await;
+        assert!(
+            message(&server, "Ready").contains(named),
+            "{}",
+            message(&server, "Ready")
+        );
+        assert_eq!(
+            condition(&server, type_).unwrap().reason,
+            "NameConflict",
+            "{name}"
+        );
+    }
+    assert_eq!(
+        space.api::<ConfigMap>().get("c-config").await.unwrap().data,
+        config_map.data
+    );
+    assert!(
+        space
+            .api::<Deployment>()
+            .get_opt("c")
+            .await
+            .unwrap()
+            .is_none(),
+        "no Deployment without its config"
+    );
+    assert_eq!(
+        space
+            .api::<Service>()
+            .get("s")
+            .await
+            .unwrap()
+            .owner_references(),
+        []
+    );
+
+    // Deleting a server does not touch them either; without them the others recover.
+    space
+        .servers()
+        .delete("d", &DeleteParams::default())
+        .await
+        .unwrap();
+    space.until_gone::<mcp_operator::api::MCPServer>("d").await;
+    assert!(
+        space
+            .api::<Deployment>()
+            .get_opt("d")
+            .await
+            .unwrap()
+            .is_some()
+    );
+    space
+        .api::<Service>()
+        .delete("s", &DeleteParams::default())
+        .await
+        .unwrap();
+    space
+        .api::<ConfigMap>()
+        .delete("c-config", &DeleteParams::default())
+        .await
+        .unwrap();
+    space.until_ready("s").await;
+    space.until_ready("c").await;
+}
+
+#[tokio::test]
+async fn a_pod_template_amends_what_is_built() {
+    let space = Space::new("overlay").await;
+    space
+        .create(
+            "a",
+            json!({"image": "x:1", "podTemplate": {
+            "metadata": {"labels": {"team": "a"}, "annotations": {"note": "b"}},
+            "spec": {
+                "tolerations": [{"key": "k", "operator": "Exists"}],
+                "volumes": [{"name": "data", "emptyDir": {}}],
+                "containers": [
+                    {"name": "mcp-server", "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+                     "env": [{"name": "MCP_PORT", "value": "1"}]},
+                    {"name": "side", "image": "s:1"},
+                ],
+            }}}),
+        )
+        .await
+        .unwrap();
+    space.until_ready("a").await;
+    let deployment = space.api::<Deployment>().get("a").await.unwrap();
+    let template = as_json(&deployment.spec.as_ref().unwrap().template);
+    assert_eq!(template["metadata"]["labels"]["team"], json!("a"));
+    assert_eq!(template["metadata"]["labels"][labels::INSTANCE], json!("a"));
+    assert_eq!(
+        template["spec"]["tolerations"],
+        json!([{"key": "k", "operator": "Exists"}])
+    );
+    let containers = template["spec"]["containers"].as_array().unwrap();
+    assert_eq!(containers.len(), 2);
+    let mounts: Vec<_> = containers[0]["volumeMounts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|m| m["mountPath"].clone())
+        .collect();
+    assert_eq!(mounts, [json!("/tmp"), json!("/data")]);
+    assert_eq!(
+        containers[0]["env"][1],
+        json!({"name": "MCP_PORT", "value": "1"})
+    );
+}

@@ -1,0 +1,279 @@
+//! §5 of the contract: the status tells the truth, and why.
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ResourceQuota, Service};
+use kube::Api;
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use mcp_operator::api::v1alpha1::Phase;
+use serde_json::{Value, json};
+
+use crate::setup::{Space, condition, message};
+
+fn with_state(state: &str, mut spec: Value) -> Value {
+    spec["image"] = json!("x:1");
+    spec["podTemplate"] =
+        json!({"metadata": {"annotations": {cluster::fake_kubelet::ANNOTATION: state}}});
+    spec
+}
+
+#[tokio::test]
+async fn a_ready_server_has_an_endpoint_a_selector_and_four_true_conditions() {
+    let space = Space::new("ready").await;
+    space
+        .create("a", json!({"image": "x:1", "replicas": 2, "port": 9000}))
+        .await
+        .unwrap();
+    let server = space.until_ready("a").await;
+    let status = server.status.clone().unwrap();
+    assert_eq!(status.phase, Some(Phase::Ready));
+    assert_eq!((status.ready_replicas, status.replicas), (2, 2));
+    assert_eq!(
+        status.endpoint,
+        Some(format!(
+            "http://a.{}.svc.cluster.local:9000",
+            space.namespace
+        ))
+    );
+    let selector = status.selector.unwrap();
+    assert_eq!(
+        selector,
+        "app.kubernetes.io/component=server,app.kubernetes.io/instance=a,\
+        app.kubernetes.io/managed-by=mcp-operator,app.kubernetes.io/name=mcp-server"
+    );
+    for (type_, reason, text) in [
+        (
+            "Ready",
+            "MCPServerReady",
+            "MCPServer is ready and serving requests",
+        ),
+        (
+            "DeploymentReady",
+            "DeploymentReady",
+            "Deployment has 2/2 ready replicas",
+        ),
+        ("ServiceReady", "ServiceReady", "Service is ready"),
+        (
+            "ConfigurationValid",
+            "ConfigurationValid",
+            "The configuration is valid",
+        ),
+    ] {
+        let condition = condition(&server, type_).unwrap();
+        assert_eq!(
+            (
+                condition.status.as_str(),
+                condition.reason.as_str(),
+                condition.message.as_str()
+            ),
+            ("True", reason, text)
+        );
+        assert_eq!(condition.observed_generation, server.metadata.generation);
+    }
+    assert_eq!(
+        status.last_transition_time.unwrap(),
+        condition(&server, "Ready").unwrap().last_transition_time
+    );
+    let scale = space.servers().get_scale("a").await.unwrap();
+    assert_eq!(
+        scale.status.unwrap().selector,
+        Some(selector),
+        "an autoscaler finds the pods"
+    );
+    let (_, stdout, _) = space.kubectl(&["get", "mcps", "a"], "").await;
+    let header: Vec<_> = stdout.lines().next().unwrap().split_whitespace().collect();
+    assert_eq!(
+        header,
+        [
+            "NAME",
+            "PHASE",
+            "READY",
+            "REPLICAS",
+            "TRANSPORT",
+            "ENDPOINT",
+            "AGE"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_stdio_server_needs_no_service() {
+    let space = Space::new("stdio").await;
+    space
+        .create("a", json!({"image": "x:1", "transport": "stdio"}))
+        .await
+        .unwrap();
+    let server = space.until_ready("a").await;
+    assert_eq!(
+        server.status.unwrap().endpoint,
+        Some(format!("stdio://a.{}.svc.cluster.local", space.namespace))
+    );
+}
+
+#[tokio::test]
+async fn scaled_to_zero_is_pending_and_up_again_ready() {
+    let space = Space::new("zero").await;
+    space.create("a", json!({"image": "x:1"})).await.unwrap();
+    space.until_ready("a").await;
+    space
+        .patch("a", json!({"spec": {"replicas": 0}}))
+        .await
+        .unwrap();
+    let server = space.until_reason("a", "Ready", "ScaledToZero").await;
+    let status = server.status.unwrap();
+    assert_eq!(
+        (status.phase, status.endpoint),
+        (Some(Phase::Pending), None)
+    );
+    space
+        .patch("a", json!({"spec": {"replicas": 3}}))
+        .await
+        .unwrap();
+    let server = space.until_ready("a").await;
+    assert_eq!(server.status.unwrap().ready_replicas, 3);
+}
+
+#[tokio::test]
+async fn a_pod_that_does_not_start_is_explained() {
+    let space = Space::new("explained").await;
+    let table = [
+        (
+            "pull",
+            "image-pull-backoff",
+            json!({}),
+            "ImagePullBackOff: the image \"x:1\"",
+        ),
+        (
+            "crash",
+            "crash-loop",
+            json!({}),
+            "CrashLoopBackOff: container mcp-server exits with code 1",
+        ),
+        (
+            "probed",
+            "not-ready",
+            json!({}),
+            "needs spec.health.type: TCP",
+        ),
+        (
+            "connected",
+            "not-ready",
+            json!({"health": {"type": "TCP"}}),
+            "runs but does not get ready",
+        ),
+    ];
+    for (name, state, spec, _) in &table {
+        space
+            .create(name, with_state(state, spec.clone()))
+            .await
+            .unwrap();
+    }
+    for (name, _, _, text) in table {
+        let server = space
+            .until(name, text, |server| {
+                message(server, "DeploymentReady").contains(text)
+            })
+            .await;
+        assert!(
+            message(&server, "DeploymentReady")
+                .starts_with("Deployment has 0/1 ready replicas: pod ")
+        );
+        let ready = condition(&server, "Ready").unwrap();
+        assert_eq!(
+            (ready.reason.as_str(), ready.message.as_str()),
+            ("MCPServerNotReady", "Deployment is not ready")
+        );
+        assert_eq!(server.status.unwrap().phase, Some(Phase::Pending));
+    }
+    // One Event tells it too, and only once.
+    let events: Api<k8s_openapi::api::events::v1::Event> = space.api();
+    let events = events.list(&ListParams::default()).await.unwrap().items;
+    let of_pull: Vec<_> = events
+        .iter()
+        .filter(|event| {
+            event.regarding.as_ref().and_then(|r| r.name.as_deref()) == Some("pull")
+                && event.reason.as_deref() == Some("NotReady")
+        })
+        .collect();
+    assert_eq!(of_pull.len(), 1, "{of_pull:?}");
+    // Mended, it becomes ready.
+    space
+        .patch("pull", json!({"spec": {"podTemplate": null}}))
+        .await
+        .unwrap();
+    space.until_ready("pull").await;
+}
+
+#[tokio::test]
+async fn a_full_quota_is_explained() {
+    let space = Space::new("quota").await;
+    let quota: ResourceQuota =
+        serde_json::from_value(json!({"metadata": {"name": "q"}, "spec": {"hard": {"pods": "0"}}}))
+            .unwrap();
+    space
+        .api::<ResourceQuota>()
+        .create(&PostParams::default(), &quota)
+        .await
+        .unwrap();
+    space.create("a", json!({"image": "x:1"})).await.unwrap();
+    let server = space
+        .until("a", "exceeded quota", |server| {
+            message(server, "DeploymentReady").contains("exceeded quota: q")
+        })
+        .await;
+    assert!(
+        !message(&server, "DeploymentReady").contains("is forbidden"),
+        "{}",
+        message(&server, "DeploymentReady")
+    );
+}
+
+#[tokio::test]
+async fn a_load_balancer_is_waited_for() {
+    let space = Space::new("balancer").await;
+    space.create("a", json!({"image": "x:1", "service": {"type": "LoadBalancer", "annotations": {"x/y": "z"}}})).await.unwrap();
+    let server = space
+        .until("a", "only the Service is missing", |server| {
+            message(server, "Ready") == "Service is not ready"
+        })
+        .await;
+    assert_eq!(
+        condition(&server, "ServiceReady").unwrap().reason,
+        "ServiceNotReady"
+    );
+    let status = json!({"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}});
+    let services: Api<Service> = space.api();
+    services
+        .patch_status("a", &PatchParams::default(), &Patch::Merge(status))
+        .await
+        .unwrap();
+    space.until_ready("a").await;
+    space
+        .patch("a", json!({"spec": {"service": {"type": "NodePort"}}}))
+        .await
+        .unwrap();
+    space.until_ready("a").await;
+}
+
+#[tokio::test]
+async fn a_rollout_past_its_deadline_has_failed() {
+    let space = Space::new("deadline").await;
+    space
+        .create("a", with_state("not-ready", json!({})))
+        .await
+        .unwrap();
+    space
+        .until_reason("a", "DeploymentReady", "DeploymentNotReady")
+        .await;
+    // The operator leaves the deadline to its default of ten minutes, and to whoever sets another one.
+    let patch = json!({"spec": {"progressDeadlineSeconds": 1}});
+    space
+        .api::<Deployment>()
+        .patch("a", &PatchParams::default(), &Patch::Merge(patch))
+        .await
+        .unwrap();
+    space
+        .until("a", "phase Failed", |server| {
+            server.status.as_ref().and_then(|s| s.phase) == Some(Phase::Failed)
+        })
+        .await;
+}
