@@ -1,6 +1,9 @@
 //! mcp-operator: runs Model Context Protocol servers on Kubernetes.
 
-#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic"))]
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")
+)]
 
 pub mod admission;
 pub mod api;

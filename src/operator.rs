@@ -83,7 +83,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
             .run(stopping())
             .map(|ended| ("webhook server", ended.map_err(anyhow::Error::from))),
     );
-    parts.spawn(controller::run(client, instance, stopping()).map(|()| ("controller", Ok(()))));
+    parts.spawn(controller::run(client, instance, stopping()).map(|ended| ("controller", ended)));
     // Goes on until the webhook server has drained.
     let keeper = tokio::spawn(keeper.run());
     let keeper_handle = keeper.abort_handle();

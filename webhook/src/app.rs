@@ -91,7 +91,8 @@ impl App {
                 );
                 // Who expects to be told to go on has not sent its body, and now will not.
                 if !head.headers.contains_key(EXPECT) {
-                    body::discard(&mut body, self.limits.body, deadline).await;
+                    let limit = self.limits.body.saturating_mul(2);
+                    body::discard(&mut body, limit, deadline).await;
                 }
                 refusal.into_response()
             }
@@ -140,12 +141,13 @@ impl App {
         body: &mut Incoming,
         deadline: Instant,
     ) -> Result<Response<Bytes>, Refusal> {
-        let body = body::read(body, self.limits.body, &self.memory, deadline).await?;
+        let limit = self.limits.body;
+        let (body, _share) = body::read(body, limit, &self.memory, deadline).await?;
         // Before decoding, which costs several times the memory of the body.
         let Ok(Ok(_turn)) = timeout_at(deadline, self.reviews.acquire()).await else {
             return Err(Refusal::too_busy());
         };
-        let request = match decode(&body.bytes) {
+        let request = match decode(&body) {
             Ok(request) => request,
             Err(Undecodable::Anonymous(refusal)) => return Err(refusal),
             Err(Undecodable::Review {

@@ -7,19 +7,14 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::refusal::Refusal;
 
-/// A whole body and its share of the memory for bodies.
-pub(crate) struct Held<'a> {
-    pub bytes: Vec<u8>,
-    _share: SemaphorePermit<'a>,
-}
-
-/// Reads a body of at most `limit` bytes until `deadline`. `memory` has a permit a byte.
+/// Reads a body of at most `limit` bytes until `deadline`. `memory` has a permit a byte; the body's
+/// share comes with it.
 pub(crate) async fn read<'a>(
     body: &mut Incoming,
     limit: usize,
     memory: &'a Semaphore,
     deadline: Instant,
-) -> Result<Held<'a>, Refusal> {
+) -> Result<(Vec<u8>, SemaphorePermit<'a>), Refusal> {
     let hint = body.size_hint();
     if hint.lower() > limit as u64 {
         return Err(Refusal::too_large(limit));
@@ -28,13 +23,13 @@ pub(crate) async fn read<'a>(
     // without any of them ever being whole.
     let most = hint.exact().unwrap_or(limit as u64);
     let most = u32::try_from(most).unwrap_or(u32::MAX);
-    let Ok(Ok(_share)) = timeout_at(deadline, memory.acquire_many(most)).await else {
+    let Ok(Ok(share)) = timeout_at(deadline, memory.acquire_many(most)).await else {
         return Err(Refusal::too_busy());
     };
     let mut bytes = Vec::new();
     loop {
         let frame = match timeout_at(deadline, body.frame()).await {
-            Ok(None) => return Ok(Held { bytes, _share }),
+            Ok(None) => return Ok((bytes, share)),
             Ok(Some(Ok(frame))) => frame,
             Ok(Some(Err(error))) => {
                 return Err(Refusal::bad_request(format!(

@@ -7,8 +7,8 @@ use std::time::Duration;
 pub struct Limits {
     /// Largest request body. An UPDATE carries the object twice, and etcd takes 1.5 MiB of it.
     pub body: usize,
-    /// Bytes of all request bodies together; a request that finds no room waits. Never less than
-    /// one body.
+    /// Bytes of all request bodies together, by their declared lengths (one without counts as the
+    /// largest); a request that finds no room waits within `request_time`. Never less than `body`.
     pub memory: usize,
     /// From the end of the handshake to the end of the first request's headers; then, in HTTP/1,
     /// from the first byte of each later request to the end of its headers.

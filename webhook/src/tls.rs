@@ -37,7 +37,7 @@ pub fn tls_config(
     let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
     #[expect(
         clippy::expect_used,
-        reason = "depends on nothing but the two constants above, and a test tries both"
+        reason = "depends on nothing but the two constants above, and the tests try both"
     )]
     let mut config = builder
         .with_protocol_versions(versions)

@@ -1,6 +1,7 @@
 //! Starting a control plane, and what can be done with a running one.
 
 use std::net::{Ipv4Addr, TcpListener};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -377,8 +378,14 @@ fn write_kubeconfig(
         .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
         .collect();
     let path = folder.join(format!("{name}.kubeconfig"));
-    std::fs::write(&path, format!("{content:#}\n"))
-        .with_context(|| format!("writing {}", path.display()))?;
+    // Renamed into place: somebody else may be reading the last one.
+    let writing = || -> std::io::Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        writeln!(file, "{content:#}")?;
+        file.persist(&path)?;
+        Ok(())
+    };
+    writing().with_context(|| format!("writing {}", path.display()))?;
     Ok(path)
 }
 

@@ -14,7 +14,7 @@ async fn what_is_in_flight_is_answered_and_what_comes_while_not_ready_too() {
     let gate = Gate::closed();
     let handler = gate.clone();
     let limits = Limits {
-        drain: Duration::from_secs(2),
+        drain: Duration::from_secs(3),
         request_time: PATIENCE,
         ..Limits::default()
     };

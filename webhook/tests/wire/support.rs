@@ -33,28 +33,34 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Running {
     pub address: SocketAddr,
     client: Arc<ClientConfig>,
+    roots: RootCertStore,
     shutdown: oneshot::Sender<()>,
     task: JoinHandle<Result<(), Error>>,
 }
 
 /// A server with handlers as `build` puts them in.
 pub async fn start(limits: Limits, build: impl FnOnce(Server) -> Server) -> Running {
+    start_with(TlsVersions::default(), limits, build).await
+}
+
+pub async fn start_with(
+    versions: TlsVersions,
+    limits: Limits,
+    build: impl FnOnce(Server) -> Server,
+) -> Running {
     let ring = Arc::new(rustls::crypto::ring::default_provider());
     let issued = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let certificate = issued.cert.der().clone();
     let key = PrivateKeyDer::try_from(issued.signing_key.serialize_der()).unwrap();
     let certified = CertifiedKey::from_der(vec![certificate.clone()], key, &ring).unwrap();
-    let tls = tls_config(
-        Arc::new(SingleCertAndKey::from(certified)),
-        TlsVersions::default(),
-    );
+    let tls = tls_config(Arc::new(SingleCertAndKey::from(certified)), versions);
 
     let mut roots = RootCertStore::empty();
     roots.add(certificate).unwrap();
     let client = ClientConfig::builder_with_provider(ring)
         .with_safe_default_protocol_versions()
         .unwrap()
-        .with_root_certificates(roots)
+        .with_root_certificates(roots.clone())
         .with_no_client_auth();
 
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -67,6 +73,7 @@ pub async fn start(limits: Limits, build: impl FnOnce(Server) -> Server) -> Runn
     Running {
         address,
         client: Arc::new(client),
+        roots,
         shutdown,
         task,
     }
@@ -83,6 +90,7 @@ impl Running {
         Dialer {
             address: self.address,
             client: Arc::clone(&self.client),
+            roots: self.roots.clone(),
         }
     }
 
@@ -177,22 +185,41 @@ fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
 pub struct Dialer {
     address: SocketAddr,
     client: Arc<ClientConfig>,
+    roots: RootCertStore,
 }
 
 impl Dialer {
     pub async fn tls(&self, protocol: &str) -> std::io::Result<TlsStream<TcpStream>> {
         let mut config = ClientConfig::clone(&self.client);
         config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
-        let stream = TcpStream::connect(self.address).await?;
-        let name = ServerName::try_from("localhost").unwrap();
-        let connector = TlsConnector::from(Arc::new(config));
-        let shaken = timeout(PATIENCE, connector.connect(name, stream)).await;
-        let stream = shaken.expect("a handshake in time")?;
+        let stream = self.shake_hands(config).await?;
         assert_eq!(
             stream.get_ref().1.alpn_protocol(),
             Some(protocol.as_bytes())
         );
         Ok(stream)
+    }
+
+    async fn shake_hands(&self, config: ClientConfig) -> std::io::Result<TlsStream<TcpStream>> {
+        let stream = TcpStream::connect(self.address).await?;
+        // Or else each request would wait for the acknowledgement of the one before.
+        stream.set_nodelay(true)?;
+        let name = ServerName::try_from("localhost").unwrap();
+        let connector = TlsConnector::from(Arc::new(config));
+        let shaken = timeout(PATIENCE, connector.connect(name, stream)).await;
+        shaken.expect("a handshake in time")
+    }
+
+    /// A handshake that offers TLS 1.2 only.
+    pub async fn tls_1_2(&self) -> std::io::Result<TlsStream<TcpStream>> {
+        let mut config =
+            ClientConfig::builder_with_provider(Arc::clone(self.client.crypto_provider()))
+                .with_protocol_versions(&[&rustls::version::TLS12])
+                .unwrap()
+                .with_root_certificates(self.roots.clone())
+                .with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        self.shake_hands(config).await
     }
 
     pub async fn http1(&self) -> std::io::Result<http1::SendRequest<Body>> {
