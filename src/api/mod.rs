@@ -8,6 +8,8 @@ pub mod go_duration;
 pub mod labels;
 pub mod names;
 pub mod pod_template;
+#[cfg(test)]
+mod properties;
 pub mod quantity;
 pub mod session;
 pub mod v1alpha1;

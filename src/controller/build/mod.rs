@@ -4,6 +4,8 @@ pub mod config_map;
 pub mod deployment;
 pub mod explicit;
 pub mod service;
+#[cfg(test)]
+mod tests;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Resource, ResourceExt};

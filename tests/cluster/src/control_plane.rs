@@ -1,7 +1,7 @@
 //! Starting a control plane, and what can be done with a running one.
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::io::Write as _;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;

@@ -1,0 +1,69 @@
+//! Whole children, as snapshots: what a user's object becomes.
+
+use kube::ResourceExt;
+use serde_json::{Value, json};
+
+use super::{config_map, deployment, service};
+use crate::api::{MCPServer, decode, defaults, validation};
+
+fn server(spec: &Value) -> MCPServer {
+    let object = json!({"metadata": {"name": "a", "namespace": "n", "uid": "u"}, "spec": spec});
+    let mut server: MCPServer = decode::lenient(&object, "").unwrap();
+    defaults::default(&mut server, None);
+    assert_eq!(validation::validate(&server, None), [], "{spec}");
+    server
+}
+
+#[test]
+fn children_of_each_sort_of_server() {
+    let table = [
+        (
+            "streamable_http",
+            json!({"image": "x:1", "config": {"SESSION_TIMEOUT": "10m", "LOG_LEVEL": "info"}}),
+        ),
+        (
+            "http",
+            json!({"image": "x:1", "transport": "http", "port": 9000, "replicas": 3,
+            "config": {"CORS_ORIGINS": "https://a.example, https://b.example"},
+            "service": {"type": "LoadBalancer", "annotations": {"example.com/a": "b"}, "sessionAffinity": "ClientIP"},
+            "health": {"livenessPath": "/alive"}}),
+        ),
+        ("stdio", json!({"image": "x:1", "transport": "stdio"})),
+        (
+            "everything",
+            json!({"image": "x:1", "command": ["node"], "args": ["a"], "serviceAccount": "acc",
+            "imagePullPolicy": "Always", "imagePullSecrets": [{"name": "pull"}],
+            "env": [{"name": "POD_NAME", "value": "mine"}, {"name": "B", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}],
+            "envFrom": [{"configMapRef": {"name": "more"}}],
+            "resources": {"requests": {"cpu": 1}, "limits": {"memory": "128Mi"}},
+            "securityContext": {"runAsUser": 5}, "health": {"type": "TCP"},
+            "podTemplate": {"metadata": {"labels": {"team": "t"}}, "spec": {
+                "nodeSelector": {"disk": "ssd"},
+                "containers": [
+                    {"name": "side", "image": "s:1", "livenessProbe": {"httpGet": {"port": 1}}},
+                    {"name": "mcp-server", "volumeMounts": [{"name": "data", "mountPath": "/data"}], "readinessProbe": null},
+                ],
+                "volumes": [{"name": "data", "secret": {"secretName": "s"}}]}}}),
+        ),
+    ];
+    for (name, spec) in table {
+        let server = server(&spec);
+        insta::assert_yaml_snapshot!(
+            name,
+            json!({
+                "deployment": deployment::deployment(&server).unwrap(),
+                "service": service::service(&server),
+                "configMap": config_map::config_map(&server),
+            })
+        );
+    }
+}
+
+#[test]
+fn the_selector_stays_when_everything_else_changes() {
+    let one = deployment::deployment(&server(&json!({"image": "x:1"}))).unwrap();
+    let other =
+        deployment::deployment(&server(&json!({"image": "y:2", "transport": "stdio"}))).unwrap();
+    assert_ne!(one.labels(), other.labels());
+    assert_eq!(one.spec.unwrap().selector, other.spec.unwrap().selector);
+}
