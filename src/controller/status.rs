@@ -381,3 +381,6 @@ fn coarse(status: &MCPServerStatus) -> MCPServerStatus {
     }
     status
 }
+
+#[cfg(test)]
+mod tests;

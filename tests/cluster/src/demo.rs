@@ -72,18 +72,13 @@ async fn show(screen: &mut Screen) -> Result<(Stage, Vec<(&'static str, String)>
 
     screen.step("Install the operator, with its webhooks");
     let stage = Stage::start(cluster, program)?;
-    let shown = tokio::select! {
+    let summary = tokio::select! {
         biased;
+        // It says itself what was in the log.
         error = stage.died() => Err(error),
-        shown = with_operator(screen, &stage) => shown,
-    };
-    match shown {
-        Ok(summary) => Ok((stage, summary)),
-        Err(error) => {
-            stage.show_log();
-            Err(error)
-        }
-    }
+        shown = with_operator(screen, &stage) => shown.inspect_err(|_| stage.show_log()),
+    }?;
+    Ok((stage, summary))
 }
 
 async fn with_operator(screen: &mut Screen, stage: &Stage) -> Result<Vec<(&'static str, String)>> {

@@ -1,6 +1,7 @@
 //! Running kubectl: shown as a user would type it, or silently.
 
 use std::process::{Output, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tokio::process::Command;
@@ -8,6 +9,9 @@ use tokio::process::Command;
 use super::samples::workspace;
 use super::screen::{command, note};
 use crate::Cluster;
+
+/// More than the `--timeout` that some commands have.
+const KUBECTL_LIMIT: Duration = Duration::from_secs(90);
 
 /// What a command printed, and how it ended.
 pub(super) struct Printed {
@@ -36,7 +40,8 @@ pub(super) async fn shown(cluster: &Cluster, args: &[&str]) -> Result<String> {
 
 /// Runs kubectl without showing anything.
 pub(super) async fn silent(cluster: &Cluster, args: &[&str]) -> Result<Printed> {
-    let output = kubectl(cluster, args).stdin(Stdio::null()).output().await;
+    let mut kubectl = kubectl(cluster, args);
+    let output = output(kubectl.stdin(Stdio::null())).await;
     let output = output.with_context(|| format!("running `{}`", typed("kubectl", args)))?;
     Ok(printed(&output))
 }
@@ -61,7 +66,7 @@ pub(super) async fn piped(
         .with_context(|| format!("starting {name} of `{line}`"))?;
     let pipe = first.stdout.take().context("a pipe that was asked for")?;
     let pipe: Stdio = pipe.try_into().context("handing a pipe on")?;
-    let second = kubectl(cluster, args).stdin(pipe).output().await;
+    let second = output(kubectl(cluster, args).stdin(pipe)).await;
     let second = second.with_context(|| format!("running `{line}`"))?;
     let first = first
         .wait()
@@ -81,6 +86,13 @@ fn kubectl(cluster: &Cluster, args: &[&str]) -> Command {
         .current_dir(workspace())
         .kill_on_drop(true);
     kubectl
+}
+
+/// Some of what kubectl does waits for others, without a limit of its own.
+async fn output(kubectl: &mut Command) -> Result<Output> {
+    let output = tokio::time::timeout(KUBECTL_LIMIT, kubectl.output()).await;
+    let output = output.with_context(|| format!("it did not end within {KUBECTL_LIMIT:?}"))?;
+    output.context("starting it, or reading what it prints")
 }
 
 fn printed(output: &Output) -> Printed {

@@ -100,12 +100,13 @@ impl Stage {
 
     /// Shows the end of the operator's log, on standard error.
     pub(super) fn show_log(&self) {
-        if let Some(operator) = self
-            .operator
-            .get()
-            .filter(|operator| operator.end().is_none())
-        {
-            eprintln!("\nThe operator's log ends so:\n{}\n", tail(operator.log()));
+        if let Some(operator) = self.operator.get() {
+            let state = match operator.end() {
+                None => String::new(),
+                Some(status) => format!(" (it is not running any more: {status})"),
+            };
+            let log = tail(operator.log());
+            eprintln!("\nThe operator's log ends so{state}:\n{log}\n");
         }
     }
 

@@ -1,0 +1,505 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::api::decode;
+
+const NOW: i64 = 1_800_000_000;
+
+fn now() -> Timestamp {
+    Timestamp::from_second(NOW).unwrap()
+}
+
+fn server(spec: Value) -> MCPServer {
+    let mut fields = json!({"image": "x:1"});
+    fields
+        .as_object_mut()
+        .unwrap()
+        .extend(spec.as_object().unwrap().clone());
+    let object =
+        json!({"metadata": {"name": "a", "namespace": "n", "generation": 2}, "spec": fields});
+    decode::lenient(&object, "").unwrap()
+}
+
+fn deployment(status: Value) -> Child<Deployment> {
+    let object = json!({"metadata": {"name": "a", "generation": 1}, "spec": {}, "status": status});
+    Child::Present(Arc::new(serde_json::from_value(object).unwrap()))
+}
+
+fn rolled_out(replicas: i32) -> Child<Deployment> {
+    deployment(
+        json!({"observedGeneration": 1, "replicas": replicas, "updatedReplicas": replicas,
+        "readyReplicas": replicas, "availableReplicas": replicas}),
+    )
+}
+
+fn service(spec: Value, status: Value) -> Child<Service> {
+    let object = json!({"metadata": {"name": "a"}, "spec": spec, "status": status});
+    Child::Present(Arc::new(serde_json::from_value(object).unwrap()))
+}
+
+fn cluster_ip() -> Child<Service> {
+    service(
+        json!({"type": "ClusterIP", "clusterIP": "10.0.0.1"}),
+        json!({}),
+    )
+}
+
+fn observed(deployment: Child<Deployment>, service: Child<Service>) -> Observed {
+    Observed {
+        config_map: Child::NotWanted,
+        deployment,
+        service,
+        pods: Vec::new(),
+    }
+}
+
+fn pod(status: Value) -> Arc<Pod> {
+    let object = json!({"metadata": {"name": "a-1", "namespace": "n"}, "status": status});
+    Arc::new(serde_json::from_value(object).unwrap())
+}
+
+fn seconds_ago(seconds: i64) -> String {
+    Timestamp::from_second(NOW - seconds).unwrap().to_string()
+}
+
+fn short_of(status: &MCPServerStatus) -> Vec<String> {
+    let conditions = status.conditions.iter();
+    conditions
+        .map(|c| format!("{} {}/{}: {}", c.type_, c.status, c.reason, c.message))
+        .collect()
+}
+
+fn condition(status: &MCPServerStatus, type_: &str) -> String {
+    let condition = status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == type_)
+        .unwrap();
+    format!(
+        "{}/{}: {}",
+        condition.status, condition.reason, condition.message
+    )
+}
+
+#[test]
+fn ready_says_what_is_missing() {
+    let conflict = || Child::Conflict("Service \"a\" is somebody's".to_owned());
+    let half = || {
+        deployment(
+            json!({"observedGeneration": 1, "replicas": 2, "updatedReplicas": 2, "readyReplicas": 1}),
+        )
+    };
+    let two = || json!({"replicas": 2});
+    let no_ip = || service(json!({"type": "ClusterIP"}), json!({}));
+    let table = [
+        (
+            "all is well",
+            two(),
+            vec![],
+            observed(rolled_out(2), cluster_ip()),
+            Phase::Ready,
+            "True/MCPServerReady: MCPServer is ready and serving requests",
+        ),
+        (
+            "a pod is missing",
+            two(),
+            vec![],
+            observed(half(), cluster_ip()),
+            Phase::Pending,
+            "False/MCPServerNotReady: Deployment is not ready",
+        ),
+        (
+            "the Service has no address",
+            two(),
+            vec![],
+            observed(rolled_out(2), no_ip()),
+            Phase::Pending,
+            "False/MCPServerNotReady: Service is not ready",
+        ),
+        (
+            "both",
+            two(),
+            vec![],
+            observed(half(), Child::Absent),
+            Phase::Pending,
+            "False/MCPServerNotReady: Deployment and Service are not ready",
+        ),
+        (
+            "scaled to zero",
+            json!({"replicas": 0}),
+            vec![],
+            observed(rolled_out(0), cluster_ip()),
+            Phase::Pending,
+            "False/ScaledToZero: MCPServer is scaled to zero replicas",
+        ),
+        (
+            "stdio needs no Service",
+            json!({"transport": "stdio"}),
+            vec![],
+            observed(rolled_out(1), Child::NotWanted),
+            Phase::Ready,
+            "True/MCPServerReady: MCPServer is ready and serving requests",
+        ),
+        (
+            "a fault",
+            two(),
+            vec!["spec.x: wrong".to_owned()],
+            observed(rolled_out(2), cluster_ip()),
+            Phase::Failed,
+            "False/ConfigurationInvalid: spec.x: wrong",
+        ),
+        (
+            "a conflict",
+            two(),
+            vec![],
+            observed(rolled_out(2), conflict()),
+            Phase::Pending,
+            "False/NameConflict: Service \"a\" is somebody's",
+        ),
+        (
+            "the deadline has passed",
+            two(),
+            vec![],
+            observed(
+                deployment(json!({"observedGeneration": 1, "conditions":
+                [{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}]})),
+                cluster_ip(),
+            ),
+            Phase::Failed,
+            "False/MCPServerNotReady: Deployment is not ready",
+        ),
+    ];
+    for (what, spec, faults, observed, phase, ready) in table {
+        let status = status(&server(spec), &faults, &observed, now());
+        assert_eq!(
+            (status.phase, condition(&status, "Ready").as_str()),
+            (Some(phase), ready),
+            "{what}"
+        );
+        assert_eq!(
+            status.endpoint.is_some(),
+            phase == Phase::Ready,
+            "{what}: an endpoint only while Ready"
+        );
+    }
+}
+
+#[test]
+fn a_rollout_is_complete_when_only_new_pods_are_left_and_ready() {
+    let table = [
+        (
+            "complete",
+            json!({"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "readyReplicas": 1}),
+            true,
+        ),
+        (
+            "not seen yet",
+            json!({"observedGeneration": 0, "replicas": 1, "updatedReplicas": 1, "readyReplicas": 1}),
+            false,
+        ),
+        (
+            "an old pod is left",
+            json!({"observedGeneration": 1, "replicas": 2, "updatedReplicas": 1, "readyReplicas": 1}),
+            false,
+        ),
+        (
+            "only the old pod is ready",
+            json!({"observedGeneration": 1, "replicas": 1, "updatedReplicas": 0, "readyReplicas": 1}),
+            false,
+        ),
+        ("nothing yet", json!({}), false),
+    ];
+    for (what, counts, expected) in table {
+        let status = status(
+            &server(json!({})),
+            &[],
+            &observed(deployment(counts), cluster_ip()),
+            now(),
+        );
+        let is_true = condition(&status, "DeploymentReady").starts_with("True/DeploymentReady");
+        assert_eq!(is_true, expected, "{what}: {:?}", short_of(&status));
+    }
+}
+
+#[test]
+fn a_service_is_ready_when_it_can_be_reached() {
+    let ingress = json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}});
+    let spec = |type_: &str, more: Value| {
+        let mut spec = json!({"type": type_, "clusterIP": "10.0.0.1"});
+        spec.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        spec
+    };
+    let table = [
+        (
+            "absent",
+            Child::Absent,
+            "False/ServiceNotFound: Service does not exist",
+        ),
+        (
+            "no address",
+            service(json!({"type": "ClusterIP"}), json!({})),
+            "False/ServiceNotReady: Service has no cluster IP yet",
+        ),
+        (
+            "an address",
+            cluster_ip(),
+            "True/ServiceReady: Service is ready",
+        ),
+        (
+            "no balancer",
+            service(spec("LoadBalancer", json!({})), json!({})),
+            "False/ServiceNotReady: Service waits for the load balancer's address",
+        ),
+        (
+            "a balancer",
+            service(spec("LoadBalancer", json!({})), ingress),
+            "True/ServiceReady: Service is ready",
+        ),
+        (
+            "no node port",
+            service(spec("NodePort", json!({"ports": [{"port": 1}]})), json!({})),
+            "False/ServiceNotReady: Service has no node port yet",
+        ),
+        (
+            "a node port",
+            service(
+                spec(
+                    "NodePort",
+                    json!({"ports": [{"port": 1, "nodePort": 30000}]}),
+                ),
+                json!({}),
+            ),
+            "True/ServiceReady: Service is ready",
+        ),
+    ];
+    for (what, service, expected) in table {
+        let status = status(
+            &server(json!({})),
+            &[],
+            &observed(rolled_out(1), service),
+            now(),
+        );
+        assert_eq!(condition(&status, "ServiceReady"), expected, "{what}");
+    }
+}
+
+#[test]
+fn what_keeps_pods_from_getting_ready_is_told() {
+    let of = |state: Value, more: Value| {
+        let mut container = json!({"name": "mcp-server", "image": "x:1", "ready": false, "restartCount": 0, "imageID": "", "state": state});
+        container
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        json!({"containerStatuses": [container]})
+    };
+    let running = |seconds| json!({"running": {"startedAt": seconds_ago(seconds)}});
+    let waiting =
+        |reason: &str, message: &str| json!({"waiting": {"reason": reason, "message": message}});
+    let exited =
+        |code: i32| json!({"restartCount": 2, "lastState": {"terminated": {"exitCode": code}}});
+    let table = [
+        (
+            "still starting",
+            of(waiting("ContainerCreating", ""), json!({})),
+            None,
+        ),
+        ("just running", of(running(3), json!({})), None),
+        (
+            "the image cannot be pulled",
+            of(waiting("ErrImagePull", "long text"), json!({})),
+            Some("ImagePullBackOff: the image \"x:1\""),
+        ),
+        (
+            "the same a moment later",
+            of(waiting("ImagePullBackOff", "other text"), json!({})),
+            Some("ImagePullBackOff: the image \"x:1\""),
+        ),
+        (
+            "a missing Secret",
+            of(
+                waiting("CreateContainerConfigError", "secret \"s\" not found"),
+                json!({}),
+            ),
+            Some("CreateContainerConfigError: secret \"s\" not found"),
+        ),
+        (
+            "it exits, backed off",
+            of(waiting("CrashLoopBackOff", "back-off 5m0s"), exited(1)),
+            Some("CrashLoopBackOff: container mcp-server exits with code 1"),
+        ),
+        (
+            "it exits, running again",
+            of(running(1), exited(1)),
+            Some("CrashLoopBackOff: container mcp-server exits with code 1"),
+        ),
+        (
+            "it is killed by its probe",
+            of(waiting("CrashLoopBackOff", ""), exited(137)),
+            Some("needs spec.health.type: TCP"),
+        ),
+        (
+            "it runs without an answer",
+            of(running(30), json!({})),
+            Some("GET /ready: a server without such a path needs spec.health.type: TCP"),
+        ),
+        (
+            "no node has room",
+            json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}]}),
+            Some("Unschedulable: 0/1 nodes"),
+        ),
+    ];
+    let begun =
+        || deployment(json!({"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1}));
+    for (what, status_of_pod, expected) in table {
+        let observed = Observed {
+            pods: vec![pod(status_of_pod)],
+            ..observed(begun(), cluster_ip())
+        };
+        let status = status(&server(json!({})), &[], &observed, now());
+        let message = condition(&status, "DeploymentReady");
+        match expected {
+            None => assert_eq!(
+                message, "False/DeploymentNotReady: Deployment has 0/1 ready replicas",
+                "{what}"
+            ),
+            Some(text) => {
+                assert!(
+                    message.starts_with(
+                        "False/DeploymentNotReady: Deployment has 0/1 ready replicas: pod a-1: "
+                    ),
+                    "{what}: {message}"
+                );
+                assert!(message.contains(text), "{what}: {message}");
+            }
+        }
+    }
+    let refused = deployment(
+        json!({"observedGeneration": 1, "conditions": [{"type": "ReplicaFailure", "status": "True",
+        "reason": "FailedCreate", "message": "pods \"a-5d-x7\" is forbidden: exceeded quota: q, requested: pods=1"}]}),
+    );
+    let status = status(
+        &server(json!({})),
+        &[],
+        &observed(refused, cluster_ip()),
+        now(),
+    );
+    assert_eq!(
+        condition(&status, "DeploymentReady"),
+        "False/DeploymentNotReady: Deployment has 0/1 ready replicas: FailedCreate: exceeded quota: q, requested: pods=1"
+    );
+}
+
+#[test]
+fn times_move_only_with_a_status() {
+    let ready = observed(rolled_out(1), cluster_ip());
+    let mut a = server(json!({}));
+    a.status = Some(status(&a, &[], &ready, now()));
+    let later = Timestamp::from_second(NOW + 60).unwrap();
+    let again = status(&a, &[], &ready, later);
+    assert_eq!(a.status.as_ref(), Some(&again), "nothing happened");
+    let broken = status(&a, &[], &observed(Child::Absent, cluster_ip()), later);
+    assert_eq!(broken.last_transition_time, Some(Time(later)));
+    let service = broken
+        .conditions
+        .iter()
+        .find(|c| c.type_ == "ServiceReady")
+        .unwrap();
+    assert_eq!(
+        service.last_transition_time,
+        Time(now()),
+        "the Service is as it was"
+    );
+}
+
+#[test]
+fn a_server_being_deleted_says_so_and_keeps_its_other_conditions() {
+    let ready = observed(rolled_out(1), cluster_ip());
+    let mut a = server(json!({}));
+    a.status = Some(status(&a, &[], &ready, now()));
+    let status = terminating(&a, &ready, now());
+    assert_eq!(
+        (status.phase, &status.endpoint),
+        (Some(Phase::Terminating), &None)
+    );
+    assert_eq!(
+        condition(&status, "Ready"),
+        "False/Terminating: MCPServer is being deleted"
+    );
+    assert_eq!(status.conditions.len(), 4);
+}
+
+#[test]
+fn mere_progress_is_written_at_most_every_ten_seconds() {
+    let with = |ready: i32, trouble: &[Value]| {
+        let counts = json!({"observedGeneration": 1, "replicas": 3, "updatedReplicas": 3, "readyReplicas": ready});
+        let pods = trouble.iter().map(|status| pod(status.clone())).collect();
+        let observed = Observed {
+            pods,
+            ..observed(deployment(counts), cluster_ip())
+        };
+        status(&server(json!({"replicas": 3})), &[], &observed, now())
+    };
+    let stuck = |reason: &str| {
+        json!({"containerStatuses": [{"name": "c", "image": "i", "imageID": "", "ready": false,
+        "restartCount": 0, "state": {"waiting": {"reason": reason}}}]})
+    };
+    let seconds = |n| Some(Duration::from_secs(n));
+    let table = [
+        ("nothing was written yet", None, with(0, &[]), None, true),
+        (
+            "nothing differs",
+            Some(with(1, &[])),
+            with(1, &[]),
+            seconds(60),
+            false,
+        ),
+        (
+            "a pod more, at once",
+            Some(with(0, &[])),
+            with(1, &[]),
+            seconds(1),
+            false,
+        ),
+        (
+            "a pod more, after a while",
+            Some(with(0, &[])),
+            with(1, &[]),
+            seconds(10),
+            true,
+        ),
+        (
+            "a pod more, after a restart of the operator",
+            Some(with(0, &[])),
+            with(1, &[]),
+            None,
+            true,
+        ),
+        (
+            "all pods",
+            Some(with(2, &[])),
+            with(3, &[]),
+            seconds(1),
+            true,
+        ),
+        (
+            "a first reason",
+            Some(with(0, &[])),
+            with(0, &[stuck("InvalidImageName")]),
+            seconds(1),
+            true,
+        ),
+        (
+            "another reason",
+            Some(with(0, &[stuck("A")])),
+            with(0, &[stuck("B")]),
+            seconds(1),
+            false,
+        ),
+    ];
+    for (what, old, new, since, expected) in table {
+        assert_eq!(is_due(old.as_ref(), &new, since), expected, "{what}");
+    }
+}
