@@ -66,7 +66,7 @@ pub struct RunArgs {
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 
-    /// What is logged: error, warn, info, debug, trace, or a filter such as mcp_operator=debug
+    /// What is logged: error, warn, info, debug, trace, or a filter such as `mcp_operator=debug`
     #[arg(
         long,
         value_name = "FILTER",

@@ -118,10 +118,18 @@ fn died(ended: Result<(&'static str, anyhow::Result<()>), tokio::task::JoinError
 }
 
 async fn config(args: &RunArgs) -> anyhow::Result<Config> {
+    let mut own_proxy = false;
     let mut config = match &args.kubeconfig {
         Some(file) => {
             let read = Kubeconfig::read_from(file)
                 .with_context(|| format!("--kubeconfig {} cannot be read", file.display()))?;
+            let clusters = read
+                .clusters
+                .iter()
+                .filter_map(|named| named.cluster.as_ref());
+            own_proxy = clusters
+                .into_iter()
+                .any(|cluster| cluster.proxy_url.is_some());
             Config::from_custom_kubeconfig(read, &KubeConfigOptions::default())
                 .await
                 .with_context(|| format!("--kubeconfig {} cannot be used", file.display()))?
@@ -130,6 +138,10 @@ async fn config(args: &RunArgs) -> anyhow::Result<Config> {
             .await
             .context("no cluster: use --kubeconfig, $KUBECONFIG, or run in a pod")?,
     };
+    if !own_proxy {
+        // $HTTPS_PROXY leads out of the cluster, not to its API server.
+        config.proxy_url = None;
+    }
     config.read_timeout = Some(READ_TIMEOUT);
     config.reset_reader_on_write = true;
     Ok(config)

@@ -91,7 +91,7 @@ mod tests {
     const DAY: Duration = Duration::from_hours(24);
 
     fn start() -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
+        SystemTime::UNIX_EPOCH + Duration::from_hours(500_000)
     }
 
     fn ca() -> Authority {

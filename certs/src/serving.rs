@@ -50,10 +50,10 @@ impl Serving {
         let was = self.state.swap(Arc::new(state.clone()));
         match (&*was, &state) {
             (Err(_), Ok(())) => {
-                tracing::info!("the served certificate verifies against the live caBundle")
+                tracing::info!("the served certificate verifies against the live caBundle");
             }
             (old, Err(reason)) if old != &state => {
-                tracing::warn!("not ready to serve admission: {reason}")
+                tracing::warn!("not ready to serve admission: {reason}");
             }
             _ => {}
         }

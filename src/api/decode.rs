@@ -57,7 +57,11 @@ fn tracked<'de, T: DeserializeOwned, D: serde::Deserializer<'de, Error = serde_j
                 Segment::Enum { .. } | Segment::Unknown => {}
             }
         }
+        // What Rust calls its numbers says nothing to a user.
         let reason = error.inner().to_string();
+        let reason = ["i64", "i32", "u32"].iter().fold(reason, |text, name| {
+            text.replace(&format!("expected {name}"), "expected a whole number")
+        });
         if let Some(name) = reason
             .strip_prefix("missing field `")
             .and_then(|rest| rest.split('`').next())
@@ -101,7 +105,7 @@ fn ignored(base: &str, path: &serde_ignored::Path<'_>) -> String {
 }
 
 fn push_index(field: &mut String, index: usize) {
-    field.push_str(&format!("[{index}]"));
+    *field = format!("{field}[{index}]");
 }
 
 fn push_key(field: &mut String, key: &str) {

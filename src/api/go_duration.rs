@@ -4,6 +4,9 @@
 //! `kube::core::Duration` panics on `99999999999999999999h` and takes `--5s`, `go-parse-duration`
 //! panics on `12µs`, `godur` never returned on it, `go-duration` refuses `0`.
 
+/// Go adds up in 64 bits without a sign, so that the smallest `i64` can be read.
+const LIMIT: u64 = 1 << 63;
+
 /// Parses a signed sequence of decimal numbers with units (`1h30m`, `-1.5s`, `300ms`).
 ///
 /// Returns nanoseconds, or nothing where Go returns an error: a number without a unit (other than a
@@ -20,8 +23,6 @@ pub fn parse(text: &str) -> Option<i64> {
     if rest.is_empty() {
         return None;
     }
-    // Go adds up in 64 bits without a sign, so that the smallest i64 can be read.
-    const LIMIT: u64 = 1 << 63;
     let mut total: u64 = 0;
     while !rest.is_empty() {
         let whole = digits(rest);
@@ -105,7 +106,7 @@ mod tests {
     use super::parse;
     use proptest::prelude::*;
 
-    /// Go's `parseDurationTests` (src/time/time_test.go, go1.26), in nanoseconds.
+    /// Go's `parseDurationTests` (`src/time/time_test.go`, go1.26), in nanoseconds.
     const TAKEN: &[(&str, i64)] = &[
         ("0", 0),
         ("5s", 5_000_000_000),

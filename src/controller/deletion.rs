@@ -48,7 +48,7 @@ pub fn step(server: &MCPServer, deployment_exists: bool, pods: usize, now: Times
     if (!deployment_exists && pods == 0) || elapsed >= LIMIT {
         return Step::RemoveFinalizer;
     }
-    Step::Wait((LIMIT - elapsed).min(LOOK_AGAIN))
+    Step::Wait(LIMIT.saturating_sub(elapsed).min(LOOK_AGAIN))
 }
 
 /// Marks the Deployment and deletes it. The mark is on its own metadata: on the pod template it would

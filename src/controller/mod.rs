@@ -117,7 +117,9 @@ async fn traced_pass(
 ) -> Result<Action, error::Error> {
     let (namespace, name) = (server.namespace().unwrap_or_default(), server.name_any());
     let span = tracing::info_span!("reconcile", namespace, name);
-    reconcile::reconcile(server, context).instrument(span).await
+    Box::pin(reconcile::reconcile(server, context))
+        .instrument(span)
+        .await
 }
 
 fn triggers_of(

@@ -71,7 +71,7 @@ pub async fn reconcile(trigger: Arc<MCPServer>, context: Arc<Context>) -> Result
     let action = if server.metadata.deletion_timestamp.is_some() {
         take_down(&context, &server, now).await?
     } else {
-        bring_up(&context, &server, now).await?
+        Box::pin(bring_up(&context, &server, now)).await?
     };
     lock(&context.memory).entry(key).or_default().failures = 0;
     Ok(action)
@@ -238,12 +238,11 @@ async fn apply_service(context: &Context, children: &Children) -> Applied<Servic
         client, services, ..
     } = context;
     let server = &children.server;
-    match &children.service {
-        Some(service) => apply::apply(client, services, server, service).await,
-        None => {
-            apply::prune(client, services, server, &server.name_any()).await?;
-            Ok((Child::NotWanted, false))
-        }
+    if let Some(service) = &children.service {
+        apply::apply(client, services, server, service).await
+    } else {
+        apply::prune(client, services, server, &server.name_any()).await?;
+        Ok((Child::NotWanted, false))
     }
 }
 

@@ -353,7 +353,8 @@ pub fn describe(faults: &[FieldError]) -> Vec<String> {
 /// Whether the new status is to be written now.
 ///
 /// Mere progress (counters, another reason in the same words) waits until [`PROGRESS_INTERVAL`] after
-/// the last write: a server that becomes ready soon costs two writes, not one a pod.
+/// the last write: a server that becomes ready soon costs two writes, not one a pod. So does what is left
+/// to tell of a server that is being deleted.
 pub fn is_due(
     old: Option<&MCPServerStatus>,
     new: &MCPServerStatus,
@@ -363,7 +364,11 @@ pub fn is_due(
     if old == new {
         return false;
     }
-    coarse(old) != coarse(new) || since_last_write.is_none_or(|since| since >= PROGRESS_INTERVAL)
+    let going = [old, new]
+        .iter()
+        .all(|status| status.phase == Some(Phase::Terminating));
+    let differs = !going && coarse(old) != coarse(new);
+    differs || since_last_write.is_none_or(|since| since >= PROGRESS_INTERVAL)
 }
 
 /// The status without its counters; of a reason for not being ready only that there is one.

@@ -116,6 +116,7 @@ async fn a_default_follows_the_transport_and_a_chosen_request_stays() {
     );
 }
 
+#[allow(clippy::too_many_lines, reason = "a table")]
 #[tokio::test]
 async fn each_rule_refuses_with_its_field_and_value() {
     let space = Space::new("rules").await;

@@ -21,7 +21,7 @@ pub const USER: &str = "mcp-operator";
 /// The operator's own namespace.
 pub const OWN: &str = "mcp-operator-system";
 /// How long a test waits for what ought to come soon. Generous: two cores run everything at once.
-pub const SOON: Duration = Duration::from_secs(60);
+pub const SOON: Duration = Duration::from_mins(1);
 
 /// Options of a cluster that knows the kind from the start.
 pub fn options() -> Options {

@@ -72,9 +72,9 @@ fn image(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
             "spec.image",
             "name the container image of the server",
         ));
-    } else if let Err(error) = reference(&spec.image) {
-        let detail =
-            format!("not an image reference ([registry/]repository[:tag][@digest]): {error}");
+    } else if reference(&spec.image).is_err() {
+        let detail = "not an image reference; expected [registry/]repository[:tag][@digest], \
+             the repository in lower case, without spaces";
         faults.push(FieldError::invalid(
             "spec.image",
             spec.image.as_str(),

@@ -1,5 +1,7 @@
 //! The ConfigMap: `config.json` and each config entry under its own key.
 
+use std::fmt::Write as _;
+
 use k8s_openapi::api::core::v1::ConfigMap;
 use sha2::{Digest, Sha256};
 
@@ -27,9 +29,11 @@ pub fn config_hash(server: &MCPServer) -> Option<String> {
 /// The first half of a SHA-256, in hexadecimal.
 pub fn short_hash(bytes: &[u8]) -> String {
     let digest = Sha256::digest(bytes);
-    digest
-        .iter()
-        .take(16)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    let (half, _) = digest.split_at(16);
+    half.iter()
+        .fold(String::with_capacity(32), |mut text, byte| {
+            // Writing to a String does not fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }

@@ -285,6 +285,7 @@ fn a_service_is_ready_when_it_can_be_reached() {
     }
 }
 
+#[allow(clippy::too_many_lines, reason = "a table")]
 #[test]
 fn what_keeps_pods_from_getting_ready_is_told() {
     let of = |state: Value, more: Value| {
