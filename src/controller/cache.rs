@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::{ObjectRef, Store, store::WriterDropped};
@@ -20,7 +21,12 @@ pub struct Cache<K: Resource<DynamicType = ()> + Clone + 'static> {
     store: Store<K>,
     written: Mutex<HashMap<ObjectRef<K>, Written<K>>>,
     settled: Mutex<HashMap<ObjectRef<K>, Settled>>,
+    /// Uids that the watch has shown deleted, and when. The answer to a write may come later than that.
+    deleted: Mutex<HashMap<String, Instant>>,
 }
+
+/// No answer to a write comes later than this after the object's deletion was seen.
+const LATE_ANSWER: Duration = Duration::from_mins(5);
 
 enum Written<K> {
     /// We wrote this; the watch has not shown it yet.
@@ -47,6 +53,7 @@ impl<K: Resource<DynamicType = ()> + Clone + Debug + 'static> Cache<K> {
             store,
             written: Mutex::default(),
             settled: Mutex::default(),
+            deleted: Mutex::default(),
         }
     }
 
@@ -73,20 +80,38 @@ impl<K: Resource<DynamicType = ()> + Clone + Debug + 'static> Cache<K> {
         }
     }
 
-    /// Notes what a write of ours returned.
+    /// Notes what a write of ours returned, unless the watch is already past it.
     pub fn wrote(&self, object: K) -> Arc<K> {
         let object = Arc::new(object);
-        lock(&self.written).insert(
-            ObjectRef::from_obj(&*object),
-            Written::Object(object.clone()),
-        );
+        let key = ObjectRef::from_obj(&*object);
+        let mut written = lock(&self.written);
+        let seen = self
+            .store
+            .get(&key)
+            .is_some_and(|seen| version(&*seen) >= version(&*object));
+        let uid = object.meta().uid.as_ref();
+        if !seen && !uid.is_some_and(|uid| lock(&self.deleted).contains_key(uid)) {
+            written.insert(key, Written::Object(object.clone()));
+        }
         object
     }
 
-    /// Notes that a write of ours made the object go.
+    /// Notes that a write of ours made the object go, unless the watch has shown that already.
     pub fn gone(&self, object: &K) {
-        let uid = object.meta().uid.clone().unwrap_or_default();
-        lock(&self.written).insert(ObjectRef::from_obj(object), Written::Gone(uid));
+        let key = ObjectRef::from_obj(object);
+        let mut written = lock(&self.written);
+        if self
+            .store
+            .get(&key)
+            .is_some_and(|seen| seen.meta().uid == object.meta().uid)
+        {
+            written.insert(
+                key,
+                Written::Gone(object.meta().uid.clone().unwrap_or_default()),
+            );
+        } else {
+            written.remove(&key);
+        }
     }
 
     /// What the API server made of our last write, if the object is still the one we wrote.
@@ -125,7 +150,10 @@ impl<K: Resource<DynamicType = ()> + Clone + Debug + 'static> Cache<K> {
                 let key = ObjectRef::from_obj(object);
                 let mut written = lock(&self.written);
                 let seen = match written.get(&key) {
-                    Some(Written::Object(written)) => version(object) >= version(&**written),
+                    Some(Written::Object(written)) => {
+                        version(object) >= version(&**written)
+                            || object.meta().uid == written.meta().uid
+                    }
                     Some(Written::Gone(uid)) => object.meta().uid.as_ref() == Some(uid),
                     None => false,
                 };
@@ -133,6 +161,9 @@ impl<K: Resource<DynamicType = ()> + Clone + Debug + 'static> Cache<K> {
                     written.remove(&key);
                 }
                 lock(&self.settled).remove(&key);
+                let mut deleted = lock(&self.deleted);
+                deleted.retain(|_, when| when.elapsed() < LATE_ANSWER);
+                deleted.extend(object.meta().uid.clone().map(|uid| (uid, Instant::now())));
             }
             // Everything was listed anew: what vanished meanwhile is never shown as deleted.
             Event::InitDone => lock(&self.written).clear(),
@@ -219,4 +250,108 @@ fn server_key(pod: &Pod) -> Option<ServerKey> {
         namespace: pod.namespace()?,
         name: pod.labels().get(labels::INSTANCE)?.clone(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::runtime::reflector::{store, store::Writer};
+    use serde_json::json;
+
+    fn object(uid: &str, version: u64) -> ConfigMap {
+        serde_json::from_value(json!({"metadata":
+            {"name": "a", "namespace": "n", "uid": uid, "resourceVersion": version.to_string()}}))
+        .unwrap()
+    }
+
+    /// A watch that has listed nothing yet, and its cache.
+    struct Watched(Writer<ConfigMap>, Cache<ConfigMap>);
+
+    impl Watched {
+        fn new() -> Self {
+            let (reader, writer) = store();
+            let mut watched = Self(writer, Cache::new(reader));
+            watched.shows(Event::Init);
+            watched.shows(Event::InitDone);
+            watched
+        }
+
+        fn shows(&mut self, event: Event<ConfigMap>) {
+            self.0.apply_watcher_event(&event);
+            self.1.observe(&event);
+        }
+
+        fn version(&self) -> Option<String> {
+            self.1
+                .get("n", "a")
+                .and_then(|object| object.resource_version())
+        }
+
+        fn is_clean(&self) -> bool {
+            lock(&self.1.written).is_empty()
+        }
+    }
+
+    #[test]
+    fn a_write_is_seen_before_the_watch_brings_it_and_forgotten_after() {
+        let mut watched = Watched::new();
+        watched.1.wrote(object("u", 5));
+        assert_eq!(watched.version().as_deref(), Some("5"));
+        watched.shows(Event::Apply(object("u", 4)));
+        assert_eq!(
+            watched.version().as_deref(),
+            Some("5"),
+            "the watch is behind"
+        );
+        watched.shows(Event::Apply(object("u", 5)));
+        assert!(watched.is_clean());
+        watched.shows(Event::Apply(object("u", 6)));
+        watched.1.wrote(object("u", 5));
+        assert_eq!(
+            watched.version().as_deref(),
+            Some("6"),
+            "the answer comes after the watch"
+        );
+        assert!(watched.is_clean());
+    }
+
+    #[test]
+    fn a_deletion_is_seen_at_once_and_a_successor_is_not_taken_for_it() {
+        let mut watched = Watched::new();
+        watched.shows(Event::Apply(object("u", 5)));
+        watched.1.gone(&object("u", 5));
+        assert_eq!(watched.version(), None);
+        watched.shows(Event::Apply(object("u", 6)));
+        assert_eq!(watched.version(), None, "its last change");
+        watched.shows(Event::Delete(object("u", 7)));
+        assert!(watched.is_clean());
+        watched.shows(Event::Apply(object("v", 8)));
+        assert_eq!(watched.version().as_deref(), Some("8"));
+        watched.1.gone(&object("u", 5));
+        assert_eq!(
+            watched.version().as_deref(),
+            Some("8"),
+            "the answer comes after the successor"
+        );
+        assert!(watched.is_clean());
+    }
+
+    #[test]
+    fn an_answer_that_comes_after_the_deletion_brings_no_ghost() {
+        let mut watched = Watched::new();
+        watched.shows(Event::Apply(object("u", 5)));
+        watched.shows(Event::Delete(object("u", 7)));
+        watched.1.wrote(object("u", 6));
+        assert_eq!(watched.version(), None);
+        watched.1.wrote(object("v", 8));
+        assert_eq!(
+            watched.version().as_deref(),
+            Some("8"),
+            "a successor is no ghost"
+        );
+        watched.shows(Event::Delete(object("v", 9)));
+        assert_eq!(watched.version(), None);
+        assert!(watched.is_clean());
+    }
 }

@@ -90,15 +90,18 @@ pub async fn run(
         )
         .reconcile_on(triggers_of(triggers))
         .graceful_shutdown_on(shutdown.clone())
-        .run(traced_pass, reconcile::on_error, context)
+        .run(traced_pass, reconcile::on_error, context.clone())
         .for_each(|result| {
             match result {
-                // A failed pass is logged where the next try is decided; an object that is not found was
-                // deleted between trigger and pass.
-                Ok(_)
-                | Err(
-                    controller::Error::ReconcilerFailed(..) | controller::Error::ObjectNotFound(_),
-                ) => {}
+                // A failed pass is logged where the next try is decided.
+                Ok(_) | Err(controller::Error::ReconcilerFailed(..)) => {}
+                Err(controller::Error::ObjectNotFound(gone)) => {
+                    reconcile::forget(
+                        &context,
+                        gone.namespace.as_deref().unwrap_or_default(),
+                        &gone.name,
+                    );
+                }
                 Err(error) => tracing::warn!("controller: {error}"),
             }
             future::ready(())

@@ -28,6 +28,9 @@ use crate::api::{MCPServer, MCPServerStatus, defaults, labels, validation};
 /// A server that is not ready is looked at again after this long at the latest.
 const NOT_READY_RETRY: Duration = Duration::from_secs(10);
 
+/// The garbage collector's finalizer of an object whose children are to stay.
+const ORPHAN: &str = "orphan";
+
 /// What all passes share.
 pub struct Context {
     pub(super) client: Client,
@@ -64,7 +67,6 @@ pub async fn reconcile(trigger: Arc<MCPServer>, context: Arc<Context>) -> Result
     // The cache may be ahead of the trigger.
     let namespace = trigger.namespace().unwrap_or_default();
     let Some(server) = context.servers.get(&namespace, &trigger.name_any()) else {
-        lock(&context.memory).remove(&key);
         return Ok(Action::await_change());
     };
     let now = Timestamp::now();
@@ -73,7 +75,9 @@ pub async fn reconcile(trigger: Arc<MCPServer>, context: Arc<Context>) -> Result
     } else {
         Box::pin(bring_up(&context, &server, now)).await?
     };
-    lock(&context.memory).entry(key).or_default().failures = 0;
+    if let Some(memory) = lock(&context.memory).get_mut(&key) {
+        memory.failures = 0;
+    }
     Ok(action)
 }
 
@@ -275,16 +279,23 @@ async fn take_down(context: &Context, server: &MCPServer, now: Timestamp) -> Res
     {
         return Ok(Action::await_change());
     }
+    // `kubectl delete --cascade=orphan`: the children are to stay, and run on.
+    if server
+        .finalizers()
+        .iter()
+        .any(|finalizer| finalizer == ORPHAN)
+    {
+        deletion::remove_finalizer(&context.client, &context.servers, server).await?;
+        return Ok(Action::await_change());
+    }
     let status = status::terminating(server, &context.observe(server), now);
     write_status(context, server, status).await?;
     let namespace = server.namespace().unwrap_or_default();
     let deployment = context.deployments.get(&namespace, &server.name_any());
-    let ours = |live: &Arc<Deployment>| {
-        matches!(
-            drift::ownership(server, live.meta()),
-            Ownership::Ours | Ownership::Orphan
-        )
-    };
+    // Not one without an owner: the collector takes the references away from what is to stay.
+    let ours = |live: &Arc<Deployment>| drift::ownership(server, live.meta()) == Ownership::Ours;
+    // The pods of a Deployment that stays are not waited for.
+    let stays = deployment.as_ref().is_some_and(|live| !ours(live));
     if let Some(deployment) = deployment.filter(ours) {
         deletion::take_down(&context.client, &context.deployments, &deployment, now).await?;
     }
@@ -296,7 +307,12 @@ async fn take_down(context: &Context, server: &MCPServer, now: Timestamp) -> Res
     let Some(server) = context.servers.get(&namespace, &server.name_any()) else {
         return Ok(Action::await_change());
     };
-    match deletion::step(&server, exists, context.pods_of(&server).len(), now) {
+    let pods = if stays {
+        0
+    } else {
+        context.pods_of(&server).len()
+    };
+    match deletion::step(&server, exists, pods, now) {
         Step::Done => Ok(Action::await_change()),
         Step::Wait(time) => Ok(Action::requeue(time)),
         Step::RemoveFinalizer => {
@@ -347,6 +363,11 @@ async fn write_status(
         context.publish(server, &event).await;
     }
     Ok(true)
+}
+
+/// Forgets a server that is gone.
+pub fn forget(context: &Context, namespace: &str, name: &str) {
+    lock(&context.memory).remove(&ObjectRef::new(name).within(namespace));
 }
 
 /// What to do after a failed pass: the class decides when to try again.

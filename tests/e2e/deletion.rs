@@ -186,3 +186,28 @@ async fn a_server_made_anew_at_once_gets_children_of_its_own() {
         .clone();
     assert_eq!(Some(owner), second);
 }
+
+#[tokio::test]
+async fn children_that_are_to_stay_stay_and_are_found_again() {
+    let space = Space::new("orphans").await;
+    space.create("a", json!({"image": "x:1"})).await.unwrap();
+    space.until_ready("a").await;
+    let uid = space.api::<Deployment>().get("a").await.unwrap().uid();
+    let (deleted, _, stderr) = space
+        .kubectl(&["delete", "mcpserver", "a", "--cascade=orphan"], "")
+        .await;
+    assert!(deleted, "{stderr}");
+    space.until_gone::<MCPServer>("a").await;
+    assert_eq!(space.pods_of("a").await.len(), 1, "the pod runs on");
+    space.create("a", json!({"image": "x:1"})).await.unwrap();
+    let server = space.until_ready("a").await;
+    let adopted = space
+        .until_object::<Deployment>("a", "belongs to the new server", |deployment| {
+            deployment
+                .owner_references()
+                .iter()
+                .any(|owner| Some(&owner.uid) == server.metadata.uid.as_ref())
+        })
+        .await;
+    assert_eq!(adopted.uid(), uid, "the same Deployment");
+}
