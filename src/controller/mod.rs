@@ -118,8 +118,9 @@ async fn traced_pass(
     server: Arc<MCPServer>,
     context: Arc<Context>,
 ) -> Result<Action, error::Error> {
-    let (namespace, name) = (server.namespace().unwrap_or_default(), server.name_any());
-    let span = tracing::info_span!("reconcile", namespace, name);
+    let (namespace, mcpserver) = (server.namespace().unwrap_or_default(), server.name_any());
+    // Not `name`: in JSON that is the span's own.
+    let span = tracing::info_span!("reconcile", namespace, mcpserver);
     Box::pin(reconcile::reconcile(server, context))
         .instrument(span)
         .await

@@ -379,9 +379,9 @@ pub fn on_error(server: Arc<MCPServer>, error: &Error, context: Arc<Context>) ->
         memory.failures
     };
     let retry = error.retry_after(failures);
-    let (namespace, name) = (server.namespace().unwrap_or_default(), server.name_any());
+    let (namespace, mcpserver) = (server.namespace().unwrap_or_default(), server.name_any());
     tracing::warn!(
-        namespace, name, class = ?error.class(), subject = ?error.subject(), failures, retry_seconds = retry.as_secs(),
+        namespace, mcpserver, class = ?error.class(), subject = ?error.subject(), failures, retry_seconds = retry.as_secs(),
         "pass failed: {error}"
     );
     // A conflict is the normal way to learn that the object changed meanwhile.

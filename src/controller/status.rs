@@ -177,14 +177,11 @@ fn deadline_passed(observed: &Observed) -> bool {
     status
         .and_then(|status| status.conditions.as_ref())
         .is_some_and(|conditions| {
-            let failed = |c: &&_| is_deadline(c);
-            conditions.iter().any(|condition| failed(&condition))
+            conditions.iter().any(|condition| {
+                condition.type_ == "Progressing"
+                    && condition.reason.as_deref() == Some("ProgressDeadlineExceeded")
+            })
         })
-}
-
-fn is_deadline(condition: &k8s_openapi::api::apps::v1::DeploymentCondition) -> bool {
-    condition.type_ == "Progressing"
-        && condition.reason.as_deref() == Some("ProgressDeadlineExceeded")
 }
 
 fn service_ready(server: &MCPServer, observed: &Observed) -> Finding {

@@ -180,7 +180,6 @@ async fn children_deleted_by_hand_come_back() {
         .await
         .unwrap();
     space.until_ready("a").await;
-    let uid = |child: &dyn Fn() -> Option<String>| child();
     let deployment = space.api::<Deployment>().get("a").await.unwrap();
     let service = space.api::<Service>().get("a").await.unwrap();
     let config_map = space.api::<ConfigMap>().get("a-config").await.unwrap();
@@ -193,18 +192,14 @@ async fn children_deleted_by_hand_come_back() {
         .await
         .unwrap();
     space
-        .until_object::<Deployment>("a", "is a new one", |new| {
-            new.uid() != uid(&|| deployment.uid())
-        })
+        .until_object::<Deployment>("a", "is a new one", |new| new.uid() != deployment.uid())
         .await;
     space
-        .until_object::<Service>("a", "is a new one", |new| {
-            new.uid() != uid(&|| service.uid())
-        })
+        .until_object::<Service>("a", "is a new one", |new| new.uid() != service.uid())
         .await;
     space
         .until_object::<ConfigMap>("a-config", "is a new one", |new| {
-            new.uid() != uid(&|| config_map.uid())
+            new.uid() != config_map.uid()
         })
         .await;
     space.until_ready("a").await;

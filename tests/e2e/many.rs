@@ -56,6 +56,18 @@ async fn two_hundred_servers_converge_and_then_cost_nothing() -> Result<()> {
     .await?;
     let took = start.elapsed();
 
+    let logged = log(&operator)?;
+    for line in logged
+        .iter()
+        .filter(|line| line["target"] == "mcp_operator::controller::apply")
+    {
+        let span = &line["span"];
+        assert!(
+            span["namespace"].is_string() && span["mcpserver"].is_string(),
+            "no object is named: {line}"
+        );
+    }
+
     // Not a pause for something to happen: the minute in which nothing may.
     let converged = writes(&cluster).await?.len();
     tokio::time::sleep(PEACE).await;
@@ -64,6 +76,14 @@ async fn two_hundred_servers_converge_and_then_cost_nothing() -> Result<()> {
     assert!(
         late.is_empty(),
         "in {PEACE:?} of peace the operator wrote {late:?}"
+    );
+
+    let said = log(&operator)?;
+    assert_eq!(
+        said.len(),
+        logged.len(),
+        "passes that change nothing say nothing: {:?}",
+        said.last()
     );
 
     let mut by_kind = BTreeMap::new();
@@ -80,6 +100,21 @@ async fn two_hundred_servers_converge_and_then_cost_nothing() -> Result<()> {
     // Three children each, Pending, Ready.
     assert_eq!(without_events, SERVERS * 5, "{by_kind:#?}");
     cluster.stop().await
+}
+
+/// The lines of the operator's log, each a JSON object without a key twice.
+fn log(operator: &setup::Operator) -> Result<Vec<serde_json::Value>> {
+    let text = std::fs::read_to_string(operator.process.log())?;
+    let lines = text.lines().map(|line| {
+        let parsed: serde_json::Value = serde_json::from_str(line)?;
+        // A key that stands twice is lost in the parsed form.
+        anyhow::ensure!(
+            parsed.to_string().len() == line.len(),
+            "a key stands twice: {line}"
+        );
+        Ok(parsed)
+    });
+    lines.collect()
 }
 
 async fn writes(cluster: &Cluster) -> Result<Vec<cluster::AuditEntry>> {

@@ -277,15 +277,15 @@ fn env_source(path: &str, source: &EnvVarSource, faults: &mut Vec<FieldError>) {
             faults,
         );
     }
-    if let Some(field) = source
+    if source
         .resource_field_ref
         .as_ref()
-        .filter(|field| field.resource.is_empty())
+        .is_some_and(|field| field.resource.is_empty())
     {
-        let _ = field;
+        let detail = "name a resource, such as limits.cpu";
         faults.push(FieldError::required(
             format!("{path}.resourceFieldRef.resource"),
-            "name a resource, such as limits.cpu",
+            detail,
         ));
     }
 }

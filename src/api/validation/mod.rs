@@ -240,8 +240,7 @@ fn service(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
             ("annotations", !service.annotations.is_empty()),
             ("sessionAffinity", service.session_affinity.is_some()),
         ];
-        let named: Vec<_> = given.iter().filter(|(_, given)| *given).collect();
-        for (field, _) in &named {
+        for (field, _) in given.into_iter().filter(|(_, given)| *given) {
             faults.push(FieldError::forbidden(
                 format!("spec.service.{field}"),
                 detail,
