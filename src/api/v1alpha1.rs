@@ -87,7 +87,7 @@ pub struct MCPServerSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
 
-    /// When the image is pulled: Always, `IfNotPresent` or Never.
+    /// When the image is pulled: Always, IfNotPresent or Never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("enum" = ["Always", "IfNotPresent", "Never"]))]
     pub image_pull_policy: Option<String>,
@@ -198,7 +198,7 @@ pub struct MCPServerStatus {
     /// The state in one word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
-    /// Ready, `DeploymentReady`, `ServiceReady` and `ConfigurationValid`.
+    /// Ready, DeploymentReady, ServiceReady and ConfigurationValid.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
