@@ -43,6 +43,11 @@ pub fn webhooks(reach: &Reach, name: &str) -> anyhow::Result<String> {
             "failurePolicy": "Fail",
             "matchPolicy": "Equivalent",
             "timeoutSeconds": 5,
+            // What is on its way out is not held up, even while no operator answers.
+            "matchConditions": [{
+                "name": "not-being-deleted",
+                "expression": "!has(object.metadata.deletionTimestamp)",
+            }],
             "rules": [{
                 "apiGroups": [MCPServer::group(&())],
                 "apiVersions": [MCPServer::version(&())],
