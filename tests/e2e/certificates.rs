@@ -217,3 +217,122 @@ async fn a_foreign_secret_is_left_alone_and_named() -> Result<()> {
     until_right(&space, "its own CA is trusted", |_| true).await?;
     cluster.stop().await
 }
+
+/// A whole life of certificates in a moment: the keeper is handed the time.
+#[tokio::test]
+async fn certificates_are_renewed_before_they_end() -> Result<()> {
+    const HOUR: Duration = Duration::from_hours(1);
+    let space = Space::new("renewal").await;
+    let name = space.namespace.clone();
+    for (kind, suffix) in [
+        ("MutatingWebhookConfiguration", "m"),
+        ("ValidatingWebhookConfiguration", "v"),
+    ] {
+        let webhook = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": {"name": name},
+            "webhooks": [{"name": format!("{suffix}.example.com"), "admissionReviewVersions": ["v1"],
+                "sideEffects": "None", "clientConfig": {"url": "https://127.0.0.1:1/"},
+                "rules": [{"apiGroups": ["nothing.example.com"], "apiVersions": ["v1"], "operations": ["CREATE"],
+                    "resources": ["nothings"]}]}],
+        });
+        let (applied, _, stderr) = space
+            .kubectl(&["apply", "-f", "-"], &webhook.to_string())
+            .await;
+        ensure!(applied, "{stderr}");
+    }
+    let settings = certs::Settings {
+        namespace: name.clone(),
+        secret: "ca".to_owned(),
+        configuration: name.clone(),
+        webhooks: vec!["m.example.com".to_owned(), "v.example.com".to_owned()],
+        hosts: vec!["127.0.0.1".to_owned()],
+        manager: "test".to_owned(),
+        ca_life: 300 * 24 * HOUR,
+        leaf_life: 24 * HOUR,
+    };
+    let start = std::time::SystemTime::now();
+    let time = std::sync::Arc::new(std::sync::Mutex::new(start));
+    let clock = time.clone();
+    let (mut keeper, serving) = certs::Keeper::new(
+        space.client.clone(),
+        settings,
+        std::sync::Arc::new(move || *clock.lock().expect("the time")),
+    );
+    assert!(
+        serving.ready().is_err(),
+        "not before there is a certificate"
+    );
+    let bundle = async || -> Result<Vec<u8>> {
+        let configurations = Api::<ValidatingWebhookConfiguration>::all(space.client.clone());
+        let webhooks = configurations
+            .get(&name)
+            .await?
+            .webhooks
+            .unwrap_or_default();
+        Ok(webhooks[0]
+            .client_config
+            .ca_bundle
+            .clone()
+            .unwrap_or_default()
+            .0)
+    };
+    let certificates = |bundle: &[u8]| {
+        String::from_utf8_lossy(bundle)
+            .matches("BEGIN CERTIFICATE")
+            .count()
+    };
+
+    let due = keeper.look().await?;
+    assert_eq!(serving.ready(), Ok(()));
+    assert!(
+        due > 15 * HOUR && due < 17 * HOUR,
+        "the next look is due in {due:?}"
+    );
+    let first = bundle().await?;
+    assert_eq!(certificates(&first), 1);
+    let verifies =
+        |bundle: &[u8], after: Duration| serving.verify("127.0.0.1", bundle, start + after);
+    assert_eq!(verifies(&first, 23 * HOUR), Ok(()));
+    assert!(verifies(&first, 25 * HOUR).is_err(), "it lives for a day");
+    assert!(
+        serving.verify("example.com", &first, start).is_err(),
+        "it is for its own names"
+    );
+
+    *time.lock().expect("the time") = start + 17 * HOUR;
+    keeper.look().await?;
+    assert_eq!(bundle().await?, first, "the CA is the same");
+    assert_eq!(verifies(&first, 40 * HOUR), Ok(()), "another certificate");
+
+    *time.lock().expect("the time") = start + 201 * 24 * HOUR;
+    keeper.look().await?;
+    assert_eq!(serving.ready(), Ok(()));
+    let both = bundle().await?;
+    assert_eq!(certificates(&both), 2, "the old CA stays trusted");
+    assert_eq!(verifies(&both, 201 * 24 * HOUR), Ok(()));
+    assert!(
+        verifies(&first, 201 * 24 * HOUR).is_err(),
+        "the certificate is signed by the new one"
+    );
+
+    // A look that finds everything as it should be writes nothing.
+    let before = Api::<Secret>::namespaced(space.client.clone(), &name)
+        .get("ca")
+        .await?
+        .resource_version();
+    keeper.look().await?;
+    let after = Api::<Secret>::namespaced(space.client.clone(), &name)
+        .get("ca")
+        .await?
+        .resource_version();
+    assert_eq!((before, bundle().await?), (after, both));
+
+    for kind in [
+        "mutatingwebhookconfiguration",
+        "validatingwebhookconfiguration",
+    ] {
+        let (deleted, _, stderr) = space.kubectl(&["delete", kind, &name], "").await;
+        ensure!(deleted, "{stderr}");
+    }
+    Ok(())
+}
