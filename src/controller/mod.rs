@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use futures::{FutureExt, Stream, StreamExt, TryStreamExt, future};
 use k8s_openapi::api::core::v1::Pod;
+use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::controller::{self, Action, Controller};
 use kube::runtime::events::{Recorder, Reporter};
@@ -51,12 +52,12 @@ pub async fn run(
         trigger,
         tasks: JoinSet::new(),
     };
-    let (servers, store) = watches.watch(watcher::Config::default(), |server: &MCPServer| {
+    let (servers, store) = watches.watch(server_events(&client), |server| {
         Some(ObjectRef::from_obj(server))
     });
-    let (config_maps, _) = watches.watch(of_ours.clone(), server_of);
-    let (deployments, _) = watches.watch(of_ours.clone(), server_of);
-    let (services, _) = watches.watch(of_ours.clone(), server_of);
+    let (config_maps, _) = watches.watch(events_of(&client, &of_ours), server_of);
+    let (deployments, _) = watches.watch(events_of(&client, &of_ours), server_of);
+    let (services, _) = watches.watch(events_of(&client, &of_ours), server_of);
     let (pods, pods_listed) = watches.watch_pods(of_ours);
 
     let reporter = Reporter {
@@ -132,6 +133,49 @@ fn triggers_of(
     futures::stream::poll_fn(move |context| triggers.poll_recv(context))
 }
 
+type Watched<K> = Result<Event<K>, watcher::Error>;
+
+fn events_of<K>(
+    client: &Client,
+    config: &watcher::Config,
+) -> impl Stream<Item = Watched<K>> + Send + use<K>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    watcher(Api::<K>::all(client.clone()), config.clone())
+}
+
+/// The servers, less those that cannot be read: one that was stored while no webhook ran must not end the
+/// watch of all others.
+fn server_events(client: &Client) -> impl Stream<Item = Watched<MCPServer>> + Send + use<> {
+    let readable = |server: DeserializeGuard<MCPServer>| match server.0 {
+        Ok(server) => Some(server),
+        Err(unreadable) => {
+            let metadata = &unreadable.metadata;
+            tracing::warn!(
+                namespace = metadata.namespace,
+                mcpserver = metadata.name,
+                "this MCPServer cannot be read and is left alone; correct its spec: {}",
+                unreadable.error
+            );
+            None
+        }
+    };
+    let events = watcher(
+        Api::<DeserializeGuard<MCPServer>>::all(client.clone()),
+        watcher::Config::default(),
+    );
+    events.try_filter_map(move |event| {
+        future::ok(match event {
+            Event::Apply(server) => readable(server).map(Event::Apply),
+            Event::Delete(server) => readable(server).map(Event::Delete),
+            Event::InitApply(server) => readable(server).map(Event::InitApply),
+            Event::Init => Some(Event::Init),
+            Event::InitDone => Some(Event::InitDone),
+        })
+    })
+}
+
 /// The watches, each a task of its own: one that the controller polled would stand still while all its
 /// workers are busy.
 struct Watches {
@@ -141,19 +185,19 @@ struct Watches {
 }
 
 impl Watches {
-    /// Watches a kind into a cache; what is touched triggers a pass of the server it belongs to.
+    /// Takes a watch into a cache; what is touched triggers a pass of the server it belongs to.
     fn watch<K>(
         &mut self,
-        config: watcher::Config,
+        events: impl Stream<Item = Watched<K>> + Send + 'static,
         server_of: impl Fn(&K) -> Option<ObjectRef<MCPServer>> + Send + 'static,
     ) -> (Arc<Cache<K>>, reflector::Store<K>)
     where
-        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+        K: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
     {
         let (store, writer) = reflector::store();
         let cache = Arc::new(Cache::new(store.clone()));
         let observer = cache.clone();
-        let stream = watcher(Api::<K>::all(self.client.clone()), config)
+        let stream = events
             .default_backoff()
             // Large, and never read by a pass.
             .modify(|object| object.managed_fields_mut().clear())

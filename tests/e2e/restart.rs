@@ -33,6 +33,15 @@ async fn objects_stored_before_any_webhook_are_defaulted_and_their_faults_kept_o
         )
         .await?;
 
+    // The schema admits the number; as it is stored (1e+18) it is no integer any more.
+    let unreadable = json!({
+        "apiVersion": "mcp.example.com/v1alpha1", "kind": "MCPServer", "metadata": {"name": "unreadable"},
+        "spec": {"image": "x:1", "securityContext": {"runAsUser": 1e18}},
+    });
+    let arguments = ["-n", &space.namespace, "create", "-f", "-"];
+    let created = setup::kubectl(&cluster, &arguments, &unreadable.to_string())?;
+    assert!(created.status.success(), "{created:?}");
+
     let operator = setup::spawn_operator(&cluster, "operator", &[])?;
     setup::install(&cluster, operator.port)?;
     setup::wait_ready(&operator)?;
