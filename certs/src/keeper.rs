@@ -182,6 +182,18 @@ impl Keeper {
         Ok(due.unwrap_or_default())
     }
 
+    /// What stays trusted beside a new CA: `keep`, and the CA of the certificate that is served until the next
+    /// one has taken its place.
+    fn served_issuer(&self, now: SystemTime, keep: &[String]) -> Vec<String> {
+        let served = self
+            .leaf
+            .as_ref()
+            .filter(|leaf| now < leaf.validity.until)
+            .map(|leaf| leaf.issuer.clone());
+        let served = served.filter(|issuer| !keep.contains(issuer));
+        keep.iter().cloned().chain(served).collect()
+    }
+
     /// The shared CA: made by the first replica that looks, adopted by the others.
     async fn authority(&self) -> Result<(Authority, String), Error> {
         let Settings {
@@ -208,13 +220,21 @@ impl Keeper {
                 Action::Create => {
                     let authority =
                         Authority::new(&format!("{manager} webhook CA"), now, *ca_life)?;
-                    let secret = secret::write(namespace, name, manager, &authority, &[], None);
+                    let secret = secret::write(
+                        namespace,
+                        name,
+                        manager,
+                        &authority,
+                        &self.served_issuer(now, &[]),
+                        None,
+                    );
                     tracing::info!("creating {what} with a new CA");
                     api.create(&PostParams::default(), &secret).await
                 }
                 Action::Replace { reason, keep } => {
                     let authority =
                         Authority::new(&format!("{manager} webhook CA"), now, *ca_life)?;
+                    let keep = self.served_issuer(now, &keep);
                     let secret =
                         secret::write(namespace, name, manager, &authority, &keep, found.as_ref());
                     tracing::warn!("replacing the CA in {what}: {reason}");

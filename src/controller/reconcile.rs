@@ -13,7 +13,7 @@ use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, Recorder};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Client, Resource, ResourceExt};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::apply::{self, Child};
 use super::cache::{Cache, Pods, lock};
@@ -183,11 +183,12 @@ async fn apply(context: &Context, children: Children, now: Timestamp) -> Result<
         context.publish(server, &events::created(&created)).await;
     }
     let ready = matches!(status.phase, Some(Phase::Ready)) || server.spec.replicas == 0;
-    let written = write_status(context, server, status).await?;
-    match error {
-        Some(error) => Err(error),
-        None if ready && written => Ok(Action::await_change()),
-        None => Ok(Action::requeue(NOT_READY_RETRY)),
+    let written = write_status(context, server, status).await;
+    match (error, written) {
+        // What failed first says when to try again.
+        (Some(error), _) | (None, Err(error)) => Err(error),
+        (None, Ok(true)) if ready => Ok(Action::await_change()),
+        (None, Ok(_)) => Ok(Action::requeue(NOT_READY_RETRY)),
     }
 }
 
@@ -289,7 +290,10 @@ async fn take_down(context: &Context, server: &MCPServer, now: Timestamp) -> Res
         return Ok(Action::await_change());
     }
     let status = status::terminating(server, &context.observe(server), now);
-    write_status(context, server, status).await?;
+    // A status that cannot be written keeps nothing from going.
+    if let Err(error) = write_status(context, server, status).await {
+        tracing::warn!("{error}");
+    }
     let namespace = server.namespace().unwrap_or_default();
     let deployment = context.deployments.get(&namespace, &server.name_any());
     // Not one without an owner: the collector takes the references away from what is to stay.
@@ -338,16 +342,26 @@ async fn write_status(
     if !status::is_due(old, &status, since) {
         return Ok(old == Some(&status));
     }
-    let body = json!({
-        "apiVersion": MCPServer::api_version(&()),
-        "kind": MCPServer::kind(&()),
-        "metadata": {"name": server.name_any(), "uid": server.uid()},
-        "status": status,
+    // A merge with a null for what there is not: whatever somebody else wrote there goes, too.
+    let mut fields = json!({
+        "phase": null, "selector": null, "endpoint": null, "observedGeneration": null, "lastTransitionTime": null,
     });
-    let params = PatchParams::apply(labels::MANAGER).force();
+    let json = |source| Error::Json {
+        action: "writing the status".to_owned(),
+        source,
+    };
+    let given = serde_json::to_value(&status).map_err(json)?;
+    if let (Some(fields), Value::Object(given)) = (fields.as_object_mut(), given) {
+        fields.extend(given);
+    }
+    let body = json!({"metadata": {"uid": server.uid()}, "status": fields});
+    let params = PatchParams {
+        field_manager: Some(labels::MANAGER.to_owned()),
+        ..Default::default()
+    };
     let patched = context
         .api(server)
-        .patch_status(&server.name_any(), &params, &Patch::Apply(&body))
+        .patch_status(&server.name_any(), &params, &Patch::Merge(&body))
         .await;
     let written = match patched.map_err(Error::api("writing the status")) {
         Ok(written) => written,
@@ -385,7 +399,8 @@ pub fn on_error(server: Arc<MCPServer>, error: &Error, context: Arc<Context>) ->
         "pass failed: {error}"
     );
     // A conflict is the normal way to learn that the object changed meanwhile.
-    if error.class() != Class::Transient || failures == 3 {
+    let first = error.class() != Class::Transient && failures == 1;
+    if first || failures == 3 {
         let event = events::failed(error);
         tokio::spawn(async move { context.publish(&server, &event).await });
     }

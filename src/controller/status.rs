@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
@@ -16,6 +16,8 @@ use crate::api::{FieldError, MCPServer, MCPServerStatus, defaults, labels};
 
 /// Counters that change while a rollout goes on are written this often at most.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
+/// A pod more or less that makes none ready is written this often at most: a start takes its time.
+const START_INTERVAL: Duration = Duration::from_mins(1);
 
 /// What a pass has seen of a server's children.
 #[derive(Clone, Debug)]
@@ -159,29 +161,35 @@ fn is_rolled_out(deployment: &Deployment, wanted: i32) -> bool {
     let Some(status) = &deployment.status else {
         return false;
     };
-    let observed =
-        status.observed_generation.unwrap_or(0) >= deployment.metadata.generation.unwrap_or(0);
     let counts = [
         status.replicas,
         status.updated_replicas,
         status.ready_replicas,
     ];
-    observed && counts.iter().all(|count| count.unwrap_or(0) == wanted)
+    is_observed(deployment, status) && counts.iter().all(|count| count.unwrap_or(0) == wanted)
 }
 
+/// The rollout of the newest template took longer than its progress deadline.
 fn deadline_passed(observed: &Observed) -> bool {
-    let status = observed
-        .deployment
-        .object()
-        .and_then(|deployment| deployment.status.as_ref());
-    status
-        .and_then(|status| status.conditions.as_ref())
-        .is_some_and(|conditions| {
-            conditions.iter().any(|condition| {
-                condition.type_ == "Progressing"
-                    && condition.reason.as_deref() == Some("ProgressDeadlineExceeded")
-            })
-        })
+    let Some(deployment) = observed.deployment.object() else {
+        return false;
+    };
+    let Some(status) = deployment
+        .status
+        .as_ref()
+        .filter(|status| is_observed(deployment, status))
+    else {
+        return false;
+    };
+    status.conditions.iter().flatten().any(|condition| {
+        condition.type_ == "Progressing"
+            && condition.reason.as_deref() == Some("ProgressDeadlineExceeded")
+    })
+}
+
+/// Whether a status is about the newest spec.
+fn is_observed(deployment: &Deployment, status: &DeploymentStatus) -> bool {
+    status.observed_generation.unwrap_or(0) >= deployment.metadata.generation.unwrap_or(0)
 }
 
 fn service_ready(server: &MCPServer, observed: &Observed) -> Finding {
@@ -364,8 +372,19 @@ pub fn is_due(
     let going = [old, new]
         .iter()
         .all(|status| status.phase == Some(Phase::Terminating));
-    let differs = !going && coarse(old) != coarse(new);
-    differs || since_last_write.is_none_or(|since| since >= PROGRESS_INTERVAL)
+    if !going && coarse(old) != coarse(new) {
+        return true;
+    }
+    let only_started = MCPServerStatus {
+        replicas: new.replicas,
+        ..old.clone()
+    } == *new;
+    let interval = if only_started {
+        START_INTERVAL
+    } else {
+        PROGRESS_INTERVAL
+    };
+    since_last_write.is_none_or(|since| since >= interval)
 }
 
 /// The status without its counters; of a reason for not being ready only that there is one.

@@ -8,9 +8,10 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
 use crate::api::defaults::Probes;
+use crate::api::labels;
 
 /// How long a container may run without getting ready before that is worth a word.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The first reason why a Deployment has not the pods it should have.
 pub fn trouble<'a>(
@@ -54,10 +55,25 @@ fn of_pod(pod: &Pod, probes: Probes<'_>, now: Timestamp) -> Option<String> {
             condition.message.as_deref().unwrap_or_default()
         ));
     }
+    // An init container is not probed: it runs for as long as it takes.
     let init = status.init_container_statuses.iter().flatten();
+    let init = init.filter(|container| {
+        container
+            .state
+            .as_ref()
+            .is_some_and(|state| state.running.is_none())
+    });
     let containers = status.container_statuses.iter().flatten();
     init.chain(containers)
-        .find_map(|container| of_container(container, probes, now))
+        .find_map(|container| {
+            // The probes are those of the server; of a sidecar's nothing is known.
+            let probes = if container.name == labels::CONTAINER {
+                probes
+            } else {
+                Probes::None
+            };
+            of_container(container, probes, now)
+        })
         .map(|reason| format!("pod {name}: {reason}"))
 }
 

@@ -60,6 +60,10 @@ fn quantities(path: &str, values: &BTreeMap<String, Quantity>, faults: &mut Vec<
                 let detail = "not a quantity; examples: 100m, 0.5, 128Mi, 1Gi";
                 faults.push(FieldError::invalid(&path, value.0.as_str(), detail));
             }
+            Some(_) if name.contains('/') && !value.0.bytes().all(|b| b.is_ascii_digit()) => {
+                let detail = format!("must be a whole number: {name} cannot be divided");
+                faults.push(FieldError::invalid(&path, value.0.as_str(), detail));
+            }
             Some(parsed) if parsed.is_negative() => {
                 faults.push(FieldError::invalid(
                     &path,
@@ -239,6 +243,7 @@ fn env_source(path: &str, source: &EnvVarSource, faults: &mut Vec<FieldError>) {
     let given = [
         ("configMapKeyRef", source.config_map_key_ref.is_some()),
         ("fieldRef", source.field_ref.is_some()),
+        ("fileKeyRef", source.file_key_ref.is_some()),
         ("resourceFieldRef", source.resource_field_ref.is_some()),
         ("secretKeyRef", source.secret_key_ref.is_some()),
     ];
@@ -277,16 +282,16 @@ fn env_source(path: &str, source: &EnvVarSource, faults: &mut Vec<FieldError>) {
             faults,
         );
     }
-    if source
-        .resource_field_ref
-        .as_ref()
-        .is_some_and(|field| field.resource.is_empty())
-    {
-        let detail = "name a resource, such as limits.cpu";
-        faults.push(FieldError::required(
-            format!("{path}.resourceFieldRef.resource"),
-            detail,
-        ));
+    if let Some(field) = &source.resource_field_ref {
+        let path = format!("{path}.resourceFieldRef.resource");
+        let resource = field.resource.as_str();
+        let known = resource
+            .strip_prefix("limits.")
+            .or_else(|| resource.strip_prefix("requests."));
+        if !known.is_some_and(|name| is_resource(name) && !name.contains('/')) {
+            let detail = "must be limits.<name> or requests.<name> of cpu, memory, ephemeral-storage or hugepages-<size>";
+            faults.push(FieldError::invalid(path, resource, detail));
+        }
     }
 }
 

@@ -206,7 +206,7 @@ fn volumes(server: &MCPServer) -> (Vec<Volume>, Vec<VolumeMount>) {
     let mut mounts = Vec::new();
     if !spec.config.is_empty() {
         volumes.push(Volume {
-            name: "config".to_owned(),
+            name: "mcp-config".to_owned(),
             config_map: Some(ConfigMapVolumeSource {
                 name: labels::config_map_name(server),
                 ..Default::default()
@@ -214,7 +214,7 @@ fn volumes(server: &MCPServer) -> (Vec<Volume>, Vec<VolumeMount>) {
             ..Default::default()
         });
         mounts.push(VolumeMount {
-            name: "config".to_owned(),
+            name: "mcp-config".to_owned(),
             mount_path: CONFIG_FOLDER.to_owned(),
             read_only: Some(true),
             ..Default::default()
@@ -223,12 +223,12 @@ fn volumes(server: &MCPServer) -> (Vec<Volume>, Vec<VolumeMount>) {
     if defaults::security_context(spec).read_only_root_filesystem == Some(true) {
         let empty = Some(EmptyDirVolumeSource::default());
         volumes.push(Volume {
-            name: "tmp".to_owned(),
+            name: "mcp-tmp".to_owned(),
             empty_dir: empty,
             ..Default::default()
         });
         mounts.push(VolumeMount {
-            name: "tmp".to_owned(),
+            name: "mcp-tmp".to_owned(),
             mount_path: "/tmp".to_owned(),
             ..Default::default()
         });

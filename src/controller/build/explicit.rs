@@ -25,6 +25,8 @@ pub fn defaults(template: &mut PodTemplateSpec) {
     for volume in spec.volumes.iter_mut().flatten() {
         self::volume(volume);
     }
+    // The deprecated twin, which the API server fills in and from which it would bring the name back.
+    spec.service_account.clone_from(&spec.service_account_name);
     // False is what the absence of these means; the API server does not keep it.
     for flag in [
         &mut spec.host_network,
