@@ -115,7 +115,13 @@ pub fn validate(request: &Request) -> Verdict {
     }
     let server: MCPServer = match decode::lenient(object, "") {
         Ok(server) => server,
-        Err(fault) => return refuse(&[fault], Vec::new()),
+        // What was stored so, under an older schema, is let through as it was.
+        Err(fault) => match decode::lenient::<MCPServer>(old, "") {
+            Err(stored) if stored == fault && request.operation == Operation::Update => {
+                return allow();
+            }
+            _ => return refuse(&[fault], Vec::new()),
+        },
     };
     let faults = validation::validate(&server, old_server(request).as_ref());
     let warnings = validation::warnings(&server);

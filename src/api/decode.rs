@@ -76,6 +76,15 @@ fn tracked<'de, T: DeserializeOwned, D: serde::Deserializer<'de, Error = serde_j
             let known: Vec<_> = rest.split('`').skip(3).step_by(2).collect();
             return FieldError::not_supported(field, value, &known);
         }
+        if reason.contains("expected struct") {
+            let shown = found.cloned().unwrap_or_default();
+            let shown = if shown.is_array() {
+                Value::from("array")
+            } else {
+                shown
+            };
+            return FieldError::invalid(field, shown, "must be an object");
+        }
         let shown = match found {
             Some(Value::Object(_)) => Value::from("object"),
             Some(Value::Array(_)) => Value::from("array"),

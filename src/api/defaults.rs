@@ -14,9 +14,10 @@ use super::{MCPServer, MCPServerSpec, Transport, labels, quantity};
 /// changes nothing.
 pub fn default(server: &mut MCPServer, old: Option<&MCPServer>) {
     let transport = server.spec.transport;
+    let limits = limits(&server.spec);
     let resources = server.spec.resources.get_or_insert_default();
     for name in ["cpu", "memory"] {
-        let ours = request(transport, name, &resources.limits);
+        let ours = request(transport, name, &limits);
         let stored = old
             .filter(|old| given_by_default(old, name))
             .and_then(|old| stored_request(old, name));
@@ -24,7 +25,7 @@ pub fn default(server: &mut MCPServer, old: Option<&MCPServer>) {
             (None, _) => {}
             (Some(now), Some(stored)) if now == stored => {
                 let transport_changed = old.is_some_and(|old| old.spec.transport != transport);
-                if !transport_changed && !exceeds(now, resources.limits.get(name)) {
+                if !transport_changed && !exceeds(now, limits.get(name)) {
                     continue;
                 }
             }
@@ -71,6 +72,28 @@ fn exceeds(request: &Quantity, limit: Option<&Quantity>) -> bool {
         .is_some_and(|(request, limit)| request > limit)
 }
 
+/// The limits that the user gave, in the spec or in the pod template, which is merged over it.
+fn limits(spec: &MCPServerSpec) -> BTreeMap<String, Quantity> {
+    let mut limits = spec
+        .resources
+        .as_ref()
+        .map(|resources| resources.limits.clone())
+        .unwrap_or_default();
+    let containers = spec
+        .pod_template
+        .as_ref()
+        .and_then(|overlay| overlay["spec"]["containers"].as_array());
+    let ours = containers
+        .into_iter()
+        .flatten()
+        .find(|container| container["name"] == labels::CONTAINER);
+    let overlaid = ours.and_then(|container| {
+        serde_json::from_value(container["resources"]["limits"].clone()).ok()
+    });
+    limits.extend(overlaid.unwrap_or_else(BTreeMap::new));
+    limits
+}
+
 fn stored_request<'a>(old: &'a MCPServer, name: &str) -> Option<&'a Quantity> {
     old.spec.resources.as_ref()?.requests.get(name)
 }
@@ -79,7 +102,7 @@ fn given_by_default(old: &MCPServer, name: &str) -> bool {
     let Some(resources) = &old.spec.resources else {
         return false;
     };
-    let given = request(old.spec.transport, name, &resources.limits);
+    let given = request(old.spec.transport, name, &limits(&old.spec));
     resources
         .requests
         .get(name)
@@ -105,6 +128,28 @@ pub fn security_context(spec: &MCPServerSpec) -> SecurityContext {
             }),
             ..Default::default()
         })
+}
+
+/// The volume of the config.
+pub const CONFIG_VOLUME: &str = "mcp-config";
+/// The volume for what a server with a read-only root writes.
+pub const TMP_VOLUME: &str = "mcp-tmp";
+
+/// Whether `/tmp` needs a volume to be written to.
+pub fn has_tmp(spec: &MCPServerSpec) -> bool {
+    security_context(spec).read_only_root_filesystem == Some(true)
+}
+
+/// Names of the volumes that the operator adds.
+pub fn volumes(spec: &MCPServerSpec) -> Vec<&'static str> {
+    let all = [
+        (CONFIG_VOLUME, !spec.config.is_empty()),
+        (TMP_VOLUME, has_tmp(spec)),
+    ];
+    all.into_iter()
+        .filter(|(_, there)| *there)
+        .map(|(name, _)| name)
+        .collect()
 }
 
 /// The Service's type.

@@ -22,6 +22,8 @@ pub const CONFIG_HASH: &str = "mcp.example.com/config-hash";
 pub const APPLIED_HASH: &str = "mcp.example.com/applied-hash";
 /// Annotation of a Deployment that is being taken down: when that began (RFC 3339).
 pub const GRACEFUL_SHUTDOWN: &str = "mcp.example.com/graceful-shutdown";
+/// Name of the port, in the container and in the Service.
+pub const PORT: &str = "mcp";
 /// The container the server runs in.
 pub const CONTAINER: &str = "mcp-server";
 

@@ -198,6 +198,23 @@ fn local_profile(path: &str, type_: &str, profile: Option<&str>, faults: &mut Ve
 
 /// Names are well formed and stand once; a value has one source.
 pub fn env(path: &str, env: &[EnvVar], faults: &mut Vec<FieldError>) {
+    env_entries(path, env, faults);
+    for (index, entry) in env.iter().enumerate() {
+        if !entry.name.is_empty()
+            && env[..index]
+                .iter()
+                .any(|earlier| earlier.name == entry.name)
+        {
+            faults.push(FieldError::duplicate(
+                format!("{path}[{index}].name"),
+                entry.name.as_str(),
+            ));
+        }
+    }
+}
+
+/// The same for each entry by itself.
+pub fn env_entries(path: &str, env: &[EnvVar], faults: &mut Vec<FieldError>) {
     for (index, entry) in env.iter().enumerate() {
         let path = format!("{path}[{index}]");
         if entry.name.is_empty() {
@@ -211,28 +228,12 @@ pub fn env(path: &str, env: &[EnvVar], faults: &mut Vec<FieldError>) {
                 entry.name.as_str(),
                 names::ENV_NAME,
             ));
-        } else if env[..index]
-            .iter()
-            .any(|earlier| earlier.name == entry.name)
-        {
-            faults.push(FieldError::duplicate(
-                format!("{path}.name"),
-                entry.name.as_str(),
-            ));
         }
         if let Some(source) = &entry.value_from {
             let path = format!("{path}.valueFrom");
-            if entry
-                .value
-                .as_deref()
-                .is_some_and(|value| !value.is_empty())
-            {
+            if let Some(value) = entry.value.as_deref().filter(|value| !value.is_empty()) {
                 let detail = format!("{} has a value already; remove one of the two", entry.name);
-                faults.push(FieldError::invalid(
-                    &path,
-                    entry.value.as_deref().unwrap_or_default(),
-                    detail,
-                ));
+                faults.push(FieldError::invalid(&path, value, detail));
             }
             env_source(&path, source, faults);
         }

@@ -220,13 +220,15 @@ fn pull(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
         faults,
     );
     for (index, secret) in spec.image_pull_secrets.iter().enumerate() {
+        let path = format!("spec.imagePullSecrets[{index}].name");
         if !names::is_dns1123_subdomain(&secret.name) {
-            let path = format!("spec.imagePullSecrets[{index}].name");
             faults.push(FieldError::invalid(
                 path,
                 secret.name.as_str(),
                 names::DNS_1123,
             ));
+        } else if spec.image_pull_secrets[..index].contains(secret) {
+            faults.push(FieldError::duplicate(path, secret.name.as_str()));
         }
     }
 }

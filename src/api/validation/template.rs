@@ -1,16 +1,20 @@
-//! Rules of `spec.podTemplate`: what of it would stop the pods later.
+//! Rules of `spec.podTemplate`: what of it would stop the pods later. Looked at as the user wrote it, for
+//! the paths, and as it is merged, for what the pods get.
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::DeepMerge;
-use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerPort, PodSpec, PodTemplateSpec, ResourceRequirements, SecurityContext,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
+use serde_json::Value;
 
 use super::container;
 use crate::api::v1alpha1::{MCPServer, Resources};
 use crate::api::{FieldError, defaults, labels, names, pod_template};
 
-/// The overlay decodes, leaves the selector alone, and amends what there is.
+/// The overlay decodes, leaves alone what the operator relies on, and amends what there is.
 pub fn pod_template(server: &MCPServer, faults: &mut Vec<FieldError>) {
     let Some(overlay) = &server.spec.pod_template else {
         return;
@@ -19,57 +23,45 @@ pub fn pod_template(server: &MCPServer, faults: &mut Vec<FieldError>) {
         Ok(template) => template,
         Err(errors) => return faults.extend(errors),
     };
-    metadata(server, &template, faults);
-    let Some(spec) = &template.spec else { return };
-    let path = format!("{}.spec", pod_template::PATH);
-    if let Some(policy) = spec
-        .restart_policy
-        .as_deref()
-        .filter(|policy| *policy != "Always")
-    {
-        faults.push(FieldError::not_supported(
-            format!("{path}.restartPolicy"),
-            policy,
-            &["Always"],
-        ));
+    duplicates(overlay, pod_template::PATH, "", faults);
+    metadata(&template, faults);
+    if let Some(spec) = &template.spec {
+        pod(spec, overlay, faults);
     }
-    if spec
-        .ephemeral_containers
-        .as_ref()
-        .is_some_and(|list| !list.is_empty())
-    {
-        let detail = "a pod template cannot have them; add them to a running pod by kubectl debug";
-        faults.push(FieldError::forbidden(
-            format!("{path}.ephemeralContainers"),
-            detail,
-        ));
-    }
-    if let Some(name) = spec
-        .service_account_name
-        .as_deref()
-        .filter(|n| !n.is_empty() && !names::is_dns1123_subdomain(n))
-    {
-        faults.push(FieldError::invalid(
-            format!("{path}.serviceAccountName"),
-            name,
-            names::DNS_1123,
-        ));
-    }
-    if let Some(seconds) = spec
-        .termination_grace_period_seconds
-        .filter(|seconds| *seconds < 0)
-    {
-        let field = format!("{path}.terminationGracePeriodSeconds");
-        faults.push(FieldError::invalid(field, seconds, "must be 0 or more"));
-    }
-    containers(server, &path, spec, faults);
-    volumes(&path, spec, faults);
+    merged(server, &template, overlay, faults);
 }
 
-fn metadata(server: &MCPServer, template: &PodTemplateSpec, faults: &mut Vec<FieldError>) {
+/// Items that are the same item: merging would not know which one is meant.
+fn duplicates(value: &Value, path: &str, field: &str, faults: &mut Vec<FieldError>) {
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                duplicates(value, &format!("{path}.{key}"), key, faults);
+            }
+        }
+        Value::Array(items) => {
+            let keys = pod_template::merge_keys(field);
+            for (index, item) in items.iter().enumerate() {
+                let path = format!("{path}[{index}]");
+                let twice = || {
+                    items[..index]
+                        .iter()
+                        .any(|earlier| pod_template::same_item(keys, earlier, item))
+                };
+                if !keys.is_empty() && item.is_object() && twice() {
+                    let shown = item.get(keys[0]).cloned().unwrap_or_default();
+                    faults.push(FieldError::duplicate(format!("{path}.{}", keys[0]), shown));
+                }
+                duplicates(item, &path, "", faults);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn metadata(template: &PodTemplateSpec, faults: &mut Vec<FieldError>) {
     let empty = BTreeMap::new();
     let metadata = template.metadata.as_ref();
-    let of_selector = labels::selector(&server.name_any());
     for (key, value) in metadata.and_then(|m| m.labels.as_ref()).unwrap_or(&empty) {
         let path = format!("{}.metadata.labels[{key}]", pod_template::PATH);
         if !names::is_qualified_name(key) {
@@ -85,11 +77,6 @@ fn metadata(server: &MCPServer, template: &PodTemplateSpec, faults: &mut Vec<Fie
                 value.as_str(),
                 names::LABEL_VALUE,
             ));
-        }
-        if let Some(ours) = of_selector.get(key).filter(|ours| *ours != value) {
-            let detail =
-                format!("the pods are selected by this label; it must be {ours:?}; leave it out");
-            faults.push(FieldError::invalid(&path, value.as_str(), detail));
         }
     }
     for key in metadata
@@ -108,95 +95,145 @@ fn metadata(server: &MCPServer, template: &PodTemplateSpec, faults: &mut Vec<Fie
     }
 }
 
-fn containers(server: &MCPServer, path: &str, spec: &PodSpec, faults: &mut Vec<FieldError>) {
+fn pod(spec: &PodSpec, overlay: &Value, faults: &mut Vec<FieldError>) {
+    let path = format!("{}.spec", pod_template::PATH);
+    let policy = spec.restart_policy.as_deref().unwrap_or_default();
+    if !policy.is_empty() && policy != "Always" {
+        faults.push(FieldError::not_supported(
+            format!("{path}.restartPolicy"),
+            policy,
+            &["Always"],
+        ));
+    }
+    if spec
+        .ephemeral_containers
+        .as_ref()
+        .is_some_and(|list| !list.is_empty())
+    {
+        let detail = "a pod template cannot have them; add them to a running pod by kubectl debug";
+        faults.push(FieldError::forbidden(
+            format!("{path}.ephemeralContainers"),
+            detail,
+        ));
+    }
+    if spec.active_deadline_seconds.is_some() {
+        let detail = "a server runs until it is deleted";
+        faults.push(FieldError::forbidden(
+            format!("{path}.activeDeadlineSeconds"),
+            detail,
+        ));
+    }
+    let account = spec.service_account_name.as_deref().unwrap_or_default();
+    if !account.is_empty() && !names::is_dns1123_subdomain(account) {
+        faults.push(FieldError::invalid(
+            format!("{path}.serviceAccountName"),
+            account,
+            names::DNS_1123,
+        ));
+    }
+    if let Some(seconds) = spec
+        .termination_grace_period_seconds
+        .filter(|seconds| *seconds < 0)
+    {
+        let field = format!("{path}.terminationGracePeriodSeconds");
+        faults.push(FieldError::invalid(field, seconds, "must be 0 or more"));
+    }
     let init = spec.init_containers.as_deref().unwrap_or_default();
-    let lists = [
+    let mut seen = Vec::new();
+    for (list, containers) in [
         ("containers", spec.containers.as_slice()),
         ("initContainers", init),
-    ];
-    let mut seen = Vec::new();
-    for (list, containers) in lists {
+    ] {
         for (index, container) in containers.iter().enumerate() {
-            let path = format!("{path}.{list}[{index}]");
             let ours = list == "containers" && container.name == labels::CONTAINER;
-            if container.name.is_empty() {
-                let detail = format!(
-                    "name the container; {:?} amends the server's own",
-                    labels::CONTAINER
-                );
-                faults.push(FieldError::required(format!("{path}.name"), detail));
-            } else if !names::is_dns1035_label(&format!("a{}", container.name)) {
-                let detail = "must be a DNS-1123 label: lower case letters, digits and '-'";
-                faults.push(FieldError::invalid(
-                    format!("{path}.name"),
-                    container.name.as_str(),
-                    detail,
-                ));
-            } else if seen.contains(&container.name)
-                || (!ours && container.name == labels::CONTAINER)
-            {
-                faults.push(FieldError::duplicate(
-                    format!("{path}.name"),
-                    container.name.as_str(),
-                ));
-            }
-            seen.push(container.name.clone());
-            if !ours && container.image.as_deref().unwrap_or_default().is_empty() {
-                let detail = format!("container {:?} needs an image", container.name);
-                faults.push(FieldError::required(format!("{path}.image"), detail));
-            }
-            parts(server, &path, container, ours, faults);
+            one_container(
+                &format!("{path}.{list}[{index}]"),
+                container,
+                ours,
+                &seen,
+                faults,
+            );
+            seen.push((list, container.name.clone()));
+        }
+    }
+    let volumes = overlay["spec"]["volumes"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    for (index, volume) in volumes.iter().enumerate() {
+        let path = format!("{path}.volumes[{index}]");
+        if volume["name"].as_str().unwrap_or_default().is_empty() {
+            faults.push(FieldError::required(
+                format!("{path}.name"),
+                "name the volume",
+            ));
+        }
+        let sources = volume.as_object().into_iter().flatten();
+        let sources: Vec<_> = sources
+            .filter(|(k, v)| *k != "name" && !v.is_null())
+            .map(|(k, _)| k.as_str())
+            .collect();
+        if sources.len() > 1 {
+            faults.push(FieldError::invalid(
+                path,
+                sources.join(", "),
+                "a volume has one source; keep one of them",
+            ));
         }
     }
 }
 
-fn parts(
-    server: &MCPServer,
+fn one_container(
     path: &str,
     container: &Container,
     ours: bool,
+    seen: &[(&str, String)],
     faults: &mut Vec<FieldError>,
 ) {
-    container::env(
-        &format!("{path}.env"),
-        container.env.as_deref().unwrap_or_default(),
+    let name = container.name.as_str();
+    let elsewhere = seen
+        .iter()
+        .any(|(list, earlier)| earlier == name && !path.contains(&format!(".{list}[")));
+    if name.is_empty() {
+        let detail = format!(
+            "name the container; {:?} amends the server's own",
+            labels::CONTAINER
+        );
+        faults.push(FieldError::required(format!("{path}.name"), detail));
+    } else if !names::is_dns1035_label(&format!("a{name}")) {
+        let detail = "must be a DNS-1123 label: lower case letters, digits and '-'";
+        faults.push(FieldError::invalid(format!("{path}.name"), name, detail));
+    } else if elsewhere || (!ours && name == labels::CONTAINER) {
+        faults.push(FieldError::duplicate(format!("{path}.name"), name));
+    }
+    if !ours && container.image.as_deref().unwrap_or_default().is_empty() {
+        let detail = format!(
+            "container {name:?} needs an image; only {:?} has one already",
+            labels::CONTAINER
+        );
+        faults.push(FieldError::required(format!("{path}.image"), detail));
+    }
+    super::one_of(
+        &format!("{path}.imagePullPolicy"),
+        container.image_pull_policy.as_deref(),
+        &["Always", "IfNotPresent", "Never"],
         faults,
     );
+    let env = container.env.as_deref().unwrap_or_default();
+    container::env_entries(&format!("{path}.env"), env, faults);
     container::env_from(
         &format!("{path}.envFrom"),
         container.env_from.as_deref().unwrap_or_default(),
         faults,
     );
-    if let Some(given) = &container.resources {
-        let mut resources = Resources {
-            requests: given.requests.clone().unwrap_or_default(),
-            limits: given.limits.clone().unwrap_or_default(),
-        };
-        if ours && let Some(below) = &server.spec.resources {
-            // What is merged is what the pod gets.
-            for (name, value) in &below.requests {
-                resources
-                    .requests
-                    .entry(name.clone())
-                    .or_insert_with(|| value.clone());
-            }
-            for (name, value) in &below.limits {
-                resources
-                    .limits
-                    .entry(name.clone())
-                    .or_insert_with(|| value.clone());
-            }
-        }
-        container::resources(&format!("{path}.resources"), Some(&resources), faults);
-    }
-    if let Some(given) = &container.security_context {
-        let mut context = if ours {
-            defaults::security_context(&server.spec)
-        } else {
-            Default::default()
-        };
-        context.merge_from(given.clone());
-        container::security_context(&format!("{path}.securityContext"), Some(&context), faults);
+    if !ours {
+        let resources = container.resources.as_ref().map(own_resources);
+        container::resources(&format!("{path}.resources"), resources.as_ref(), faults);
+        container::security_context(
+            &format!("{path}.securityContext"),
+            container.security_context.as_ref(),
+            faults,
+        );
     }
     for (index, port) in container.ports.iter().flatten().enumerate() {
         if !(1..=65535).contains(&port.container_port) {
@@ -209,33 +246,199 @@ fn parts(
         }
     }
     for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
-        let path = format!("{path}.volumeMounts[{index}]");
         if mount.mount_path.is_empty() {
+            let path = format!("{path}.volumeMounts[{index}].mountPath");
             faults.push(FieldError::required(
-                format!("{path}.mountPath"),
+                path,
                 "say where the volume is mounted",
-            ));
-        }
-        if mount.name.is_empty() {
-            faults.push(FieldError::required(
-                format!("{path}.name"),
-                "name the volume that is mounted",
             ));
         }
     }
 }
 
-fn volumes(path: &str, spec: &PodSpec, faults: &mut Vec<FieldError>) {
-    let volumes = spec.volumes.as_deref().unwrap_or_default();
-    for (index, volume) in volumes.iter().enumerate() {
-        let path = format!("{path}.volumes[{index}].name");
-        if volume.name.is_empty() {
-            faults.push(FieldError::required(path, "name the volume"));
-        } else if volumes[..index]
-            .iter()
-            .any(|earlier| earlier.name == volume.name)
-        {
-            faults.push(FieldError::duplicate(path, volume.name.as_str()));
+fn own_resources(resources: &ResourceRequirements) -> Resources {
+    Resources {
+        requests: resources.requests.clone().unwrap_or_default(),
+        limits: resources.limits.clone().unwrap_or_default(),
+    }
+}
+
+/// What of the built template the rules need, to merge the overlay over.
+fn built(server: &MCPServer) -> PodTemplateSpec {
+    let spec = &server.spec;
+    let port = ContainerPort {
+        name: Some(labels::PORT.to_owned()),
+        container_port: spec.port,
+        protocol: Some("TCP".to_owned()),
+        ..Default::default()
+    };
+    let container = Container {
+        name: labels::CONTAINER.to_owned(),
+        image: Some(spec.image.clone()),
+        ports: spec.transport.is_network().then(|| vec![port]),
+        resources: spec
+            .resources
+            .as_ref()
+            .map(|resources| ResourceRequirements {
+                requests: Some(resources.requests.clone()),
+                limits: Some(resources.limits.clone()),
+                claims: None,
+            }),
+        security_context: Some(defaults::security_context(spec)),
+        ..Default::default()
+    };
+    PodTemplateSpec {
+        metadata: Some(ObjectMeta {
+            labels: Some(labels::all(server)),
+            ..Default::default()
+        }),
+        spec: Some(PodSpec {
+            containers: vec![container],
+            ..Default::default()
+        }),
+    }
+}
+
+/// What the pods get still is what the operator relies on, and free of contradictions.
+fn merged(
+    server: &MCPServer,
+    written: &PodTemplateSpec,
+    overlay: &Value,
+    faults: &mut Vec<FieldError>,
+) {
+    const ROOT: &str = pod_template::PATH;
+    let merged = match pod_template::merge(built(server), overlay) {
+        Ok(merged) => merged,
+        Err(error) => return faults.push(FieldError::invalid(ROOT, "object", error)),
+    };
+    let found = merged
+        .metadata
+        .and_then(|metadata| metadata.labels)
+        .unwrap_or_default();
+    for (key, ours) in labels::selector(&server.name_any()) {
+        let theirs = found.get(&key);
+        if theirs != Some(&ours) {
+            let detail =
+                format!("the pods are selected by this label; it must be {ours:?}; leave it out");
+            let shown = theirs.map_or(Value::Null, |value| Value::from(value.as_str()));
+            faults.push(FieldError::invalid(
+                format!("{ROOT}.metadata.labels[{key}]"),
+                shown,
+                detail,
+            ));
+        }
+    }
+    let spec = merged.spec.unwrap_or_default();
+    let Some(container) = spec
+        .containers
+        .iter()
+        .find(|container| container.name == labels::CONTAINER)
+    else {
+        let detail = format!(
+            "the server's own container {:?} cannot be removed",
+            labels::CONTAINER
+        );
+        return faults.push(FieldError::required(
+            format!("{ROOT}.spec.containers"),
+            detail,
+        ));
+    };
+    let written = written
+        .spec
+        .as_ref()
+        .map(|spec| spec.containers.as_slice())
+        .unwrap_or_default();
+    let index = written
+        .iter()
+        .position(|container| container.name == labels::CONTAINER);
+    let path = index.map_or_else(
+        || format!("{ROOT}.spec"),
+        |index| format!("{ROOT}.spec.containers[{index}]"),
+    );
+    if container.image.as_deref().unwrap_or_default().is_empty() {
+        faults.push(FieldError::required(
+            format!("{path}.image"),
+            "the server's image cannot be removed",
+        ));
+    }
+    let is_mcp = |port: &ContainerPort| {
+        port.name.as_deref() == Some(labels::PORT) && port.container_port == server.spec.port
+    };
+    if server.spec.transport.is_network() && !container.ports.iter().flatten().any(is_mcp) {
+        let detail = format!(
+            "the Service and the probes go to the port {:?} ({}); keep it, and give other ports other names",
+            labels::PORT,
+            server.spec.port
+        );
+        faults.push(FieldError::invalid(
+            format!("{path}.ports"),
+            labels::PORT,
+            detail,
+        ));
+    }
+    // The spec's own faults are told with the spec's paths.
+    let mut found = Vec::new();
+    let resources = container.resources.as_ref().map(own_resources);
+    container::resources(&format!("{path}.resources"), resources.as_ref(), &mut found);
+    let context = with_pod(
+        container.security_context.clone().unwrap_or_default(),
+        &spec,
+    );
+    container::security_context(
+        &format!("{path}.securityContext"),
+        Some(&context),
+        &mut found,
+    );
+    let mut known = Vec::new();
+    container::resources(
+        &format!("{path}.resources"),
+        server.spec.resources.as_ref(),
+        &mut known,
+    );
+    let context = defaults::security_context(&server.spec);
+    container::security_context(
+        &format!("{path}.securityContext"),
+        Some(&context),
+        &mut known,
+    );
+    faults.extend(found.into_iter().filter(|fault| !known.contains(fault)));
+    mounts(server, &spec, faults);
+}
+
+/// What a container does not say, its pod says.
+fn with_pod(mut context: SecurityContext, spec: &PodSpec) -> SecurityContext {
+    if let Some(pod) = &spec.security_context {
+        context.run_as_user = context.run_as_user.or(pod.run_as_user);
+        context.run_as_non_root = context.run_as_non_root.or(pod.run_as_non_root);
+    }
+    context
+}
+
+/// Every mount is of a volume that is there.
+fn mounts(server: &MCPServer, spec: &PodSpec, faults: &mut Vec<FieldError>) {
+    let mut volumes: Vec<_> = spec
+        .volumes
+        .iter()
+        .flatten()
+        .map(|volume| volume.name.as_str())
+        .collect();
+    volumes.extend(defaults::volumes(&server.spec));
+    let init = spec.init_containers.as_deref().unwrap_or_default();
+    for (list, containers) in [
+        ("containers", spec.containers.as_slice()),
+        ("initContainers", init),
+    ] {
+        for container in containers {
+            let mounts = container.volume_mounts.iter().flatten();
+            for mount in mounts.filter(|mount| !volumes.contains(&mount.name.as_str())) {
+                let path = format!(
+                    "{}.spec.{list}[{}].volumeMounts",
+                    pod_template::PATH,
+                    container.name
+                );
+                let detail = format!("no such volume; there are {}", volumes.join(", "));
+                faults.push(FieldError::invalid(path, mount.name.as_str(), detail));
+            }
         }
     }
 }

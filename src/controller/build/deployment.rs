@@ -15,7 +15,6 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 
 use super::config_map::config_hash;
-use super::service::PORT;
 use super::{explicit, metadata};
 use crate::api::defaults::Probes;
 use crate::api::{
@@ -104,7 +103,7 @@ fn container(server: &MCPServer, mounts: Vec<VolumeMount>) -> Container {
         env_from: some(spec.env_from.clone()),
         ports: network.then(|| {
             vec![ContainerPort {
-                name: Some(PORT.to_owned()),
+                name: Some(labels::PORT.to_owned()),
                 container_port: spec.port,
                 protocol: Some("TCP".to_owned()),
                 ..Default::default()
@@ -166,7 +165,7 @@ fn env(server: &MCPServer) -> Vec<EnvVar> {
 }
 
 fn probes(spec: &MCPServerSpec) -> (Option<Probe>, Option<Probe>) {
-    let port = || IntOrString::String(PORT.to_owned());
+    let port = || IntOrString::String(labels::PORT.to_owned());
     let get = |path: &str| Probe {
         http_get: Some(HTTPGetAction {
             path: Some(path.to_owned()),
@@ -206,7 +205,7 @@ fn volumes(server: &MCPServer) -> (Vec<Volume>, Vec<VolumeMount>) {
     let mut mounts = Vec::new();
     if !spec.config.is_empty() {
         volumes.push(Volume {
-            name: "mcp-config".to_owned(),
+            name: defaults::CONFIG_VOLUME.to_owned(),
             config_map: Some(ConfigMapVolumeSource {
                 name: labels::config_map_name(server),
                 ..Default::default()
@@ -214,21 +213,21 @@ fn volumes(server: &MCPServer) -> (Vec<Volume>, Vec<VolumeMount>) {
             ..Default::default()
         });
         mounts.push(VolumeMount {
-            name: "mcp-config".to_owned(),
+            name: defaults::CONFIG_VOLUME.to_owned(),
             mount_path: CONFIG_FOLDER.to_owned(),
             read_only: Some(true),
             ..Default::default()
         });
     }
-    if defaults::security_context(spec).read_only_root_filesystem == Some(true) {
+    if defaults::has_tmp(spec) {
         let empty = Some(EmptyDirVolumeSource::default());
         volumes.push(Volume {
-            name: "mcp-tmp".to_owned(),
+            name: defaults::TMP_VOLUME.to_owned(),
             empty_dir: empty,
             ..Default::default()
         });
         mounts.push(VolumeMount {
-            name: "mcp-tmp".to_owned(),
+            name: defaults::TMP_VOLUME.to_owned(),
             mount_path: "/tmp".to_owned(),
             ..Default::default()
         });

@@ -8,9 +8,6 @@ use kube::ResourceExt;
 
 use crate::api::{MCPServer, defaults, labels, session};
 
-/// Name of the port, in the container and in the Service.
-pub const PORT: &str = "mcp";
-
 /// The Service of a server that is reached over the network.
 pub fn service(server: &MCPServer) -> Option<Service> {
     let spec = &server.spec;
@@ -35,9 +32,9 @@ pub fn service(server: &MCPServer) -> Option<Service> {
             type_: Some(defaults::service_type(spec).to_owned()),
             selector: Some(labels::selector(&server.name_any())),
             ports: Some(vec![ServicePort {
-                name: Some(PORT.to_owned()),
+                name: Some(labels::PORT.to_owned()),
                 port: spec.port,
-                target_port: Some(IntOrString::String(PORT.to_owned())),
+                target_port: Some(IntOrString::String(labels::PORT.to_owned())),
                 protocol: Some("TCP".to_owned()),
                 ..Default::default()
             }]),
