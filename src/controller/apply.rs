@@ -4,15 +4,17 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use k8s_openapi::NamespaceResourceScope;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
+use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
 use super::build::config_map::short_hash;
 use super::cache::Cache;
 use super::drift::{self, Ownership};
-use super::error::Error;
+use super::error::{Class, Error};
 use crate::api::{MCPServer, labels};
 
 /// A kind that an MCPServer has a child of.
@@ -77,12 +79,13 @@ pub async fn apply<K: ChildKind>(
     let kind = K::kind(&());
     let (namespace, name) = (server.namespace().unwrap_or_default(), desired.name_any());
     let api = Api::<K>::namespaced(client.clone(), &namespace);
-    let json = |source| Error::Json {
+    let not_json = |source| Error::Json {
         action: format!("building {kind} {name}"),
         source,
     };
 
-    let mut body = serde_json::to_value(desired).map_err(json)?;
+    let mut body = serde_json::to_value(desired).map_err(not_json)?;
+    without_empty_lists(&mut body);
     let hash = short_hash(body.to_string().as_bytes());
     body["metadata"]["annotations"][labels::APPLIED_HASH] = hash.clone().into();
 
@@ -123,7 +126,7 @@ pub async fn apply<K: ChildKind>(
         let settled = cache.settled(live);
         if !drift::differs(
             &body,
-            &serde_json::to_value(&**live).map_err(json)?,
+            &serde_json::to_value(&**live).map_err(not_json)?,
             settled.as_ref(),
         ) {
             return Ok((Child::Present(live.clone()), false));
@@ -132,16 +135,109 @@ pub async fn apply<K: ChildKind>(
         body["metadata"]["uid"] = live.meta().uid.clone().into();
         params = params.force();
     }
+    let key = ObjectRef::new(&name).within(&namespace);
+    if let Some(error) = cache.refused(&key, &hash, live.as_deref()) {
+        return Err(error);
+    }
     // A new child is applied without force: an object that appeared meanwhile is not taken over.
     let action = format!("applying {kind} {name}");
-    let applied = api
+    let mut applied = api
         .patch(&name, &params, &Patch::Apply(&body))
         .await
-        .map_err(Error::api(action))?;
+        .map_err(Error::api(action));
+    if live.is_some() && applied.as_ref().is_err_and(Error::is_invalid) {
+        match repair(&api, cache, &name, &body).await {
+            Ok(Some(repaired)) => applied = Ok(repaired),
+            Ok(None) => {
+                return Ok((
+                    Child::Leaving(format!("{kind} {name} is immutable and made anew")),
+                    false,
+                ));
+            }
+            // What the API server said first is what the user has to know.
+            Err(error) => tracing::debug!("{error}"),
+        }
+    }
+    let applied = applied.inspect_err(|error| {
+        if error.class() == Class::Configuration {
+            cache.refuse(key, hash.clone(), live.as_deref(), error);
+        }
+    })?;
     cache.settle(&applied, hash);
     let verb = if live.is_some() { "updated" } else { "created" };
     tracing::info!(%kind, child = name, "{verb} {kind}");
     Ok((Child::Present(cache.wrote(applied)), live.is_none()))
+}
+
+/// The API server keeps no empty lists; applied, they would look taken away ever after.
+fn without_empty_lists(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, value| !value.as_array().is_some_and(Vec::is_empty));
+            fields.values_mut().for_each(without_empty_lists);
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_empty_lists),
+        _ => {}
+    }
+}
+
+/// Field manager of a repair; its entry is taken out again, so that what is ours has one owner.
+const REPAIR: &str = "mcp-operator-repair";
+
+/// Puts back what server-side apply cannot: a child in which somebody put something else in the place of
+/// ours. Nothing when the child had to be deleted, to be made anew.
+async fn repair<K: ChildKind>(
+    api: &Api<K>,
+    cache: &Cache<K>,
+    name: &str,
+    body: &Value,
+) -> Result<Option<K>, Error> {
+    let kind = K::kind(&());
+    let failed = |doing: &str| Error::api(format!("{doing} {kind} {name}"));
+    let json = |source| Error::Json {
+        action: format!("repairing {kind} {name}"),
+        source,
+    };
+    let live = api.get(name).await.map_err(failed("reading"))?;
+    let found = serde_json::to_value(&live).map_err(json)?;
+    if found["immutable"] == true {
+        delete_object(api, cache, &live).await?;
+        return Ok(None);
+    }
+    let repaired: K = serde_json::from_value(drift::repaired(body, &found)).map_err(json)?;
+    let params = PostParams {
+        field_manager: Some(REPAIR.to_owned()),
+        ..Default::default()
+    };
+    api.replace(name, &params, &repaired)
+        .await
+        .map_err(failed("replacing"))?;
+    let params = PatchParams::apply(labels::MANAGER).force();
+    let mut applied = api
+        .patch(name, &params, &Patch::Apply(body))
+        .await
+        .map_err(failed("applying"))?;
+    let params = PatchParams {
+        field_manager: Some(labels::MANAGER.to_owned()),
+        ..Default::default()
+    };
+    let repaired = loop {
+        let entries = applied.managed_fields().iter();
+        let kept: Vec<_> = entries
+            .filter(|entry| entry.manager.as_deref() != Some(REPAIR))
+            .collect();
+        let owners = json!({"metadata": {"resourceVersion": applied.resource_version(), "managedFields": kept}});
+        match api.patch(name, &params, &Patch::Merge(&owners)).await {
+            Ok(repaired) => break repaired,
+            // Its controllers write to it as well; each conflict means that one of them got on.
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                applied = api.get(name).await.map_err(failed("reading"))?;
+            }
+            Err(error) => return Err(failed("repairing")(error)),
+        }
+    };
+    tracing::info!(%kind, child = name, "put back what somebody had put in the place of ours");
+    Ok(Some(repaired))
 }
 
 /// Deletes the child that is no longer wanted, if it is there and ours.
@@ -171,9 +267,17 @@ pub async fn delete<K: ChildKind>(
     cache: &Cache<K>,
     live: &K,
 ) -> Result<(), Error> {
+    let api = Api::<K>::namespaced(client.clone(), &live.namespace().unwrap_or_default());
+    delete_object(&api, cache, live).await
+}
+
+async fn delete_object<K: ChildKind>(
+    api: &Api<K>,
+    cache: &Cache<K>,
+    live: &K,
+) -> Result<(), Error> {
     let kind = K::kind(&());
     let name = live.name_any();
-    let api = Api::<K>::namespaced(client.clone(), &live.namespace().unwrap_or_default());
     let params = DeleteParams {
         propagation_policy: Some(PropagationPolicy::Background),
         preconditions: Some(Preconditions {

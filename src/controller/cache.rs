@@ -14,6 +14,7 @@ use kube::runtime::reflector::{ObjectRef, Store, store::WriterDropped};
 use kube::runtime::watcher::Event;
 use kube::{Resource, ResourceExt};
 
+use super::error::{CONFIGURATION_RETRY, Error, Subject};
 use crate::api::labels;
 
 /// A watched kind, by namespace and name.
@@ -21,6 +22,7 @@ pub struct Cache<K: Resource<DynamicType = ()> + Clone + 'static> {
     store: Store<K>,
     written: Mutex<HashMap<ObjectRef<K>, Written<K>>>,
     settled: Mutex<HashMap<ObjectRef<K>, Settled>>,
+    refused: Mutex<HashMap<ObjectRef<K>, Refused>>,
     /// Uids that the watch has shown deleted, and when. The answer to a write may come later than that.
     deleted: Mutex<HashMap<String, Instant>>,
 }
@@ -33,6 +35,16 @@ enum Written<K> {
     Object(Arc<K>),
     /// We deleted the object of this uid; the watch has not shown it yet.
     Gone(String),
+}
+
+/// What the API server did not take.
+#[derive(Clone, Debug)]
+struct Refused {
+    hash: String,
+    state: Option<String>,
+    when: Instant,
+    text: String,
+    subject: Subject,
 }
 
 /// What the API server made of what we applied: as long as neither changes there is nothing to do.
@@ -53,6 +65,7 @@ impl<K: Resource<DynamicType = ()> + Clone + Debug + 'static> Cache<K> {
             store,
             written: Mutex::default(),
             settled: Mutex::default(),
+            refused: Mutex::default(),
             deleted: Mutex::default(),
         }
     }
@@ -131,6 +144,30 @@ impl<K: Resource<DynamicType = ()> + Clone + Debug + 'static> Cache<K> {
         lock(&self.settled).insert(ObjectRef::from_obj(object), settled);
     }
 
+    /// The error of having applied just this to just this state before, if that is not long ago.
+    pub fn refused(&self, key: &ObjectRef<K>, hash: &str, live: Option<&K>) -> Option<Error> {
+        let refused = lock(&self.refused);
+        let refused = refused.get(key)?;
+        let same = refused.hash == hash && refused.state == state(live);
+        (same && refused.when.elapsed() < CONFIGURATION_RETRY).then(|| Error::Refused {
+            text: refused.text.clone(),
+            subject: refused.subject,
+        })
+    }
+
+    /// Notes that the API server did not take this.
+    pub fn refuse(&self, key: ObjectRef<K>, hash: String, live: Option<&K>, error: &Error) {
+        let (text, subject) = (error.to_string(), error.subject());
+        let refused = Refused {
+            hash,
+            state: state(live),
+            when: Instant::now(),
+            text,
+            subject,
+        };
+        lock(&self.refused).insert(key, refused);
+    }
+
     /// Forgets what the watch has now shown. To be called after the store took the event.
     pub fn observe(&self, event: &Event<K>) {
         match event {
@@ -161,6 +198,7 @@ impl<K: Resource<DynamicType = ()> + Clone + Debug + 'static> Cache<K> {
                     written.remove(&key);
                 }
                 lock(&self.settled).remove(&key);
+                lock(&self.refused).remove(&key);
                 let mut deleted = lock(&self.deleted);
                 deleted.retain(|_, when| when.elapsed() < LATE_ANSWER);
                 deleted.extend(object.meta().uid.clone().map(|uid| (uid, Instant::now())));
@@ -170,6 +208,17 @@ impl<K: Resource<DynamicType = ()> + Clone + Debug + 'static> Cache<K> {
             Event::Init => {}
         }
     }
+}
+
+/// What tells whether somebody changed an object: its generation, where its status has none of its own.
+fn state<K: Resource>(live: Option<&K>) -> Option<String> {
+    let meta = live?.meta();
+    let generation = meta.generation.map(|generation| generation.to_string());
+    Some(format!(
+        "{:?} {:?}",
+        meta.uid,
+        generation.or_else(|| meta.resource_version.clone())
+    ))
 }
 
 /// Versions of one kind grow (Kubernetes says so since 1.35, and it always was so).

@@ -111,6 +111,69 @@ fn field_differs(desired: &Value, live: Option<&Value>, field: &str) -> bool {
     }
 }
 
+/// The live object with what we want laid over it, for when server-side apply cannot: it takes away only
+/// what we own, so where somebody put another kind of handler, source or key in the place of ours, both
+/// would stand side by side, and the API server takes one.
+pub fn repaired(desired: &Value, live: &Value) -> Value {
+    let mut repaired = live.clone();
+    lay_over(&mut repaired, desired, "");
+    repaired
+}
+
+fn lay_over(live: &mut Value, desired: &Value, field: &str) {
+    match (live, desired) {
+        (Value::Object(live), Value::Object(desired)) => {
+            if is_one_of_many(field) {
+                live.retain(|key, _| desired.contains_key(key));
+            }
+            for (key, value) in desired {
+                match live.get_mut(key) {
+                    Some(live) => lay_over(live, value, key),
+                    None => drop(live.insert(key.clone(), value.clone())),
+                }
+            }
+        }
+        (Value::Array(live), Value::Array(desired))
+            if !list_keys(field, desired.first()).is_empty() =>
+        {
+            let keys = list_keys(field, desired.first());
+            let is = |a: &Value, b: &Value| pod_template::same_item(keys, a, b);
+            let takes_our_name = |item: &Value| {
+                let named = |ours: &Value| {
+                    ours.get("name").is_some() && ours.get("name") == item.get("name")
+                };
+                field != "ownerReferences"
+                    && desired.iter().any(named)
+                    && !desired.iter().any(|ours| is(ours, item))
+            };
+            live.retain(|item| !takes_our_name(item));
+            for item in desired {
+                match live.iter_mut().find(|live| is(item, live)) {
+                    Some(live) => lay_over(live, item, field),
+                    None => live.push(item.clone()),
+                }
+            }
+        }
+        (live, desired) => *live = desired.clone(),
+    }
+}
+
+/// Fields, and lists of items, of whose alternatives Kubernetes takes one.
+fn is_one_of_many(field: &str) -> bool {
+    matches!(
+        field,
+        "livenessProbe"
+            | "readinessProbe"
+            | "startupProbe"
+            | "preStop"
+            | "postStart"
+            | "env"
+            | "valueFrom"
+            | "volumes"
+            | "strategy"
+    )
+}
+
 fn list_keys(field: &str, item: Option<&Value>) -> &'static [&'static str] {
     match field {
         "ownerReferences" => &["uid"],
@@ -266,6 +329,45 @@ mod tests {
             let mut desired = object(desired);
             desired["metadata"] = json!({"annotations": {labels::APPLIED_HASH: "h"}});
             assert_eq!(differs(&desired, &object(live), None), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn what_stands_beside_ours_is_taken_away_only_where_one_of_many_can_be() {
+        let table = [
+            (
+                "another port of our name",
+                json!({"ports": [{"name": "mcp", "port": 1, "protocol": "TCP"}]}),
+                json!({"ports": [{"name": "mcp", "port": 9, "protocol": "TCP"}, {"name": "theirs", "port": 7, "protocol": "TCP"}]}),
+                json!({"ports": [{"name": "theirs", "port": 7, "protocol": "TCP"}, {"name": "mcp", "port": 1, "protocol": "TCP"}]}),
+            ),
+            (
+                "another handler",
+                json!({"livenessProbe": {"httpGet": {"path": "/"}, "periodSeconds": 5}}),
+                json!({"livenessProbe": {"exec": {}, "periodSeconds": 5}}),
+                json!({"livenessProbe": {"httpGet": {"path": "/"}, "periodSeconds": 5}}),
+            ),
+            (
+                "another source",
+                json!({"env": [{"name": "A", "value": "1"}]}),
+                json!({"env": [{"name": "A", "valueFrom": {}}, {"name": "B", "value": "2"}]}),
+                json!({"env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]}),
+            ),
+            (
+                "another volume",
+                json!({"volumes": [{"name": "v", "configMap": {"name": "c"}}]}),
+                json!({"volumes": [{"name": "v", "emptyDir": {}}]}),
+                json!({"volumes": [{"name": "v", "configMap": {"name": "c"}}]}),
+            ),
+            (
+                "a field of theirs",
+                json!({"replicas": 1}),
+                json!({"replicas": 1, "paused": true}),
+                json!({"replicas": 1, "paused": true}),
+            ),
+        ];
+        for (what, desired, live, expected) in table {
+            assert_eq!(repaired(&desired, &live), expected, "{what}");
         }
     }
 

@@ -15,6 +15,14 @@ pub enum Error {
         /// What came of it.
         source: kube::Error,
     },
+    /// The API server has refused this before, and nothing has changed since.
+    #[error("{text}")]
+    Refused {
+        /// What it said then.
+        text: String,
+        /// What it was about.
+        subject: Subject,
+    },
     /// An object could not be turned into JSON or back.
     #[error("{action}: {source}")]
     Json {
@@ -76,18 +84,30 @@ impl Error {
         match self.status() {
             Some(status) => match status.code {
                 400 | 422 => Class::Configuration,
+                // Of two items with one key the API server knows no other way to say it.
+                500 if status
+                    .message
+                    .contains("failed to create typed patch object") =>
+                {
+                    Class::Configuration
+                }
                 // A full quota is forbidden too, but becomes free again. There is no reason of its own.
                 403 if is_quota(status) => Class::Transient,
                 401 | 403 => Class::Permanent,
                 _ => Class::Transient,
             },
-            None if matches!(self, Self::Json { .. }) => Class::Configuration,
+            None if matches!(self, Self::Json { .. } | Self::Refused { .. }) => {
+                Class::Configuration
+            }
             None => Class::Transient,
         }
     }
 
     /// Which part of the object the error is about, by the fields that the API server names.
     pub fn subject(&self) -> Subject {
+        if let Self::Refused { subject, .. } = self {
+            return *subject;
+        }
         let Some(status) = self.status() else {
             return Subject::Other;
         };
@@ -99,6 +119,11 @@ impl Error {
             .map(|cause| subject_of_field(&cause.field))
             .find(|subject| *subject != Subject::Other)
             .unwrap_or(Subject::Other)
+    }
+
+    /// Whether the API server found the object invalid.
+    pub fn is_invalid(&self) -> bool {
+        self.status().is_some_and(|status| status.code == 422)
     }
 
     /// Whether the object in question is no longer there.

@@ -86,7 +86,7 @@ async fn bring_up(context: &Context, stored: &MCPServer, now: Timestamp) -> Resu
         Ok(valid) => {
             let server = ensure_finalizer(context, valid).await?;
             let children = build(server)?;
-            apply(context, children, now).await
+            Box::pin(apply(context, children, now)).await
         }
         Err(faults) => {
             let observed = context.observe(stored);
@@ -394,10 +394,20 @@ pub fn on_error(server: Arc<MCPServer>, error: &Error, context: Arc<Context>) ->
     };
     let retry = error.retry_after(failures);
     let (namespace, mcpserver) = (server.namespace().unwrap_or_default(), server.name_any());
-    tracing::warn!(
-        namespace, mcpserver, class = ?error.class(), subject = ?error.subject(), failures, retry_seconds = retry.as_secs(),
-        "pass failed: {error}"
-    );
+    let (class, subject, retry_seconds) = (error.class(), error.subject(), retry.as_secs());
+    if matches!(error, Error::Refused { .. }) {
+        tracing::debug!(namespace, mcpserver, "not tried again yet: {error}");
+    } else {
+        tracing::warn!(
+            namespace,
+            mcpserver,
+            ?class,
+            ?subject,
+            failures,
+            retry_seconds,
+            "pass failed: {error}"
+        );
+    }
     // A conflict is the normal way to learn that the object changed meanwhile.
     let first = error.class() != Class::Transient && failures == 1;
     if first || failures == 3 {

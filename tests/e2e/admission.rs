@@ -262,6 +262,59 @@ async fn each_rule_refuses_with_its_field_and_value() {
             "\"x\"",
         ),
         (
+            "a pull secret twice",
+            json!({"imagePullSecrets": [{"name": "s"}, {"name": "s"}]}),
+            "spec.imagePullSecrets[1].name",
+            "\"s\"",
+        ),
+        (
+            "a host alias twice",
+            pod(json!({"hostAliases": [{"ip": "10.0.0.1"}, {"ip": "10.0.0.1"}]})),
+            "spec.podTemplate.spec.hostAliases[1].ip",
+            "10.0.0.1",
+        ),
+        (
+            "our port under another name",
+            pod(
+                json!({"containers": [{"name": "mcp-server", "ports": [{"containerPort": 8080, "name": "http"}]}]}),
+            ),
+            "spec.podTemplate.spec.containers[0].ports",
+            "\"mcp\" (8080)",
+        ),
+        (
+            "our image taken away",
+            pod(json!({"containers": [{"name": "mcp-server", "image": null}]})),
+            "spec.podTemplate.spec.containers[0].image",
+            "cannot be removed",
+        ),
+        (
+            "all labels taken away",
+            json!({"podTemplate": {"metadata": {"labels": null}}}),
+            "spec.podTemplate.metadata.labels[app.kubernetes.io/name]",
+            "selected by this label",
+        ),
+        (
+            "a mount of nothing",
+            pod(
+                json!({"containers": [{"name": "mcp-server", "volumeMounts": [{"name": "data", "mountPath": "/d"}]}]}),
+            ),
+            "spec.podTemplate.spec.containers[mcp-server].volumeMounts",
+            "\"data\"",
+        ),
+        (
+            "root by way of the pod",
+            json!({"securityContext": {"runAsNonRoot": true},
+            "podTemplate": {"spec": {"securityContext": {"runAsUser": 0}}}}),
+            "spec.podTemplate.spec.securityContext.runAsUser",
+            "0",
+        ),
+        (
+            "half a device",
+            json!({"resources": {"limits": {"example.com/gpu": "0.5"}}}),
+            "spec.resources.limits[example.com/gpu]",
+            "whole number",
+        ),
+        (
             "a contradiction by the overlay",
             pod(
                 json!({"containers": [{"name": "mcp-server", "securityContext": {"privileged": true}}]}),

@@ -380,7 +380,7 @@ async fn every_change_of_shape_is_taken_by_the_api_server() {
         .flatten()
         .map(|volume| volume.name.as_str())
         .collect();
-    assert_eq!(names, ["tmp"]);
+    assert_eq!(names, ["mcp-tmp"]);
 }
 
 #[tokio::test]
@@ -529,5 +529,172 @@ async fn a_pod_template_amends_what_is_built() {
     assert_eq!(
         containers[0]["env"][1],
         json!({"name": "MCP_PORT", "value": "1"})
+    );
+}
+
+/// Where somebody put another kind of thing in the place of ours, server-side apply alone would leave both.
+#[tokio::test]
+async fn another_kind_of_thing_in_the_place_of_ours_is_put_back() {
+    let space = Space::new("other-kinds").await;
+    space
+        .create("a", json!({"image": "x:1", "config": {"K": "v"}}))
+        .await
+        .unwrap();
+    space.until_ready("a").await;
+    let by_hand = PatchParams {
+        field_manager: Some("somebody".to_owned()),
+        ..Default::default()
+    };
+    let before = as_json(
+        &space
+            .api::<Deployment>()
+            .get("a")
+            .await
+            .unwrap()
+            .spec
+            .unwrap()
+            .template,
+    );
+    let changes = [
+        (
+            "a port",
+            json!([{"op": "replace", "path": "/spec/template/spec/containers/0/ports/0/containerPort", "value": 99}]),
+        ),
+        (
+            "a handler",
+            json!([{"op": "remove", "path": "/spec/template/spec/containers/0/livenessProbe/httpGet"},
+            {"op": "add", "path": "/spec/template/spec/containers/0/livenessProbe/exec", "value": {"command": ["true"]}}]),
+        ),
+        (
+            "a variable",
+            json!([{"op": "replace", "path": "/spec/template/spec/containers/0/env/0", "value":
+            {"name": "MCP_TRANSPORT", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}}]),
+        ),
+        (
+            "a volume",
+            json!([{"op": "replace", "path": "/spec/template/spec/volumes/0", "value":
+            {"name": "mcp-config", "emptyDir": {}}}]),
+        ),
+    ];
+    for (what, change) in changes {
+        let change: json_patch::Patch = serde_json::from_value(change).unwrap();
+        let patched = space
+            .api::<Deployment>()
+            .patch("a", &by_hand, &Patch::Json::<()>(change))
+            .await
+            .unwrap();
+        assert_ne!(as_json(&patched.spec.unwrap().template), before, "{what}");
+        let expected = format!("{what} is put back, and what is ours has one owner");
+        space
+            .until_object::<Deployment>("a", &expected, |deployment| {
+                let managers = deployment
+                    .managed_fields()
+                    .iter()
+                    .filter_map(|entry| entry.manager.as_deref());
+                let managers: Vec<_> = managers
+                    .filter(|manager| manager.starts_with("mcp-operator"))
+                    .collect();
+                as_json(&deployment.spec.as_ref().unwrap().template) == before
+                    && managers == ["mcp-operator"]
+            })
+            .await;
+    }
+    // What it owns it can still take away.
+    space
+        .patch("a", json!({"spec": {"health": {"type": "None"}}}))
+        .await
+        .unwrap();
+    space
+        .until_object::<Deployment>("a", "has no probe", |deployment| {
+            pod_spec(deployment).containers[0].liveness_probe.is_none()
+        })
+        .await;
+
+    let change = json!([{"op": "replace", "path": "/spec/ports/0/port", "value": 99}]);
+    let change: json_patch::Patch = serde_json::from_value(change).unwrap();
+    let address = space
+        .api::<Service>()
+        .get("a")
+        .await
+        .unwrap()
+        .spec
+        .unwrap()
+        .cluster_ip;
+    space
+        .api::<Service>()
+        .patch("a", &by_hand, &Patch::Json::<()>(change))
+        .await
+        .unwrap();
+    let service = space
+        .until_object::<Service>("a", "has its port again", |service| {
+            let ports = as_json(service)["spec"]["ports"].clone();
+            ports.as_array().unwrap().len() == 1 && ports[0]["port"] == json!(8080)
+        })
+        .await;
+    assert_eq!(
+        service.spec.unwrap().cluster_ip,
+        address,
+        "the same Service"
+    );
+
+    let change = json!({"immutable": true});
+    space
+        .api::<ConfigMap>()
+        .patch("a-config", &by_hand, &Patch::Merge(change))
+        .await
+        .unwrap();
+    space
+        .patch("a", json!({"spec": {"config": {"K": "w"}}}))
+        .await
+        .unwrap();
+    space
+        .until_object::<ConfigMap>("a-config", "is made anew", |config_map| {
+            config_map
+                .data
+                .as_ref()
+                .is_some_and(|data| data["K"] == "w")
+        })
+        .await;
+    let server = space.until_ready("a").await;
+    assert_eq!(
+        condition(&server, "ConfigurationValid").unwrap().status,
+        "True"
+    );
+}
+
+#[tokio::test]
+async fn an_account_that_is_taken_away_is_gone() {
+    let space = Space::new("account").await;
+    let (made, _, stderr) = space
+        .kubectl(&["create", "serviceaccount", "bob"], "")
+        .await;
+    assert!(made, "{stderr}");
+    space
+        .create("a", json!({"image": "x:1", "serviceAccount": "bob"}))
+        .await
+        .unwrap();
+    space.until_ready("a").await;
+    let deployment = space.api::<Deployment>().get("a").await.unwrap();
+    assert_eq!(
+        pod_spec(&deployment).service_account_name.as_deref(),
+        Some("bob")
+    );
+    assert_ne!(
+        pod_spec(&deployment).automount_service_account_token,
+        Some(false)
+    );
+    space
+        .patch("a", json!({"spec": {"serviceAccount": null}}))
+        .await
+        .unwrap();
+    let deployment = space
+        .until_object::<Deployment>("a", "has no account", |deployment| {
+            pod_spec(deployment).service_account_name.is_none()
+        })
+        .await;
+    assert_eq!(pod_spec(&deployment).service_account, None);
+    assert_eq!(
+        pod_spec(&deployment).automount_service_account_token,
+        Some(false)
     );
 }

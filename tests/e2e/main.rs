@@ -6,6 +6,7 @@
     missing_docs,
     reason = "a test may panic"
 )]
+#![allow(clippy::too_many_lines, reason = "a test tells its story in one piece")]
 
 mod admission;
 mod certificates;

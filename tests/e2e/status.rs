@@ -277,3 +277,83 @@ async fn a_rollout_past_its_deadline_has_failed() {
         })
         .await;
 }
+
+#[tokio::test]
+async fn what_somebody_else_writes_into_the_status_goes() {
+    let space = Space::new("foreign-status").await;
+    space
+        .create("a", with_state("not-ready", json!({})))
+        .await
+        .unwrap();
+    space
+        .until_reason("a", "DeploymentReady", "DeploymentNotReady")
+        .await;
+    let by_hand = PatchParams {
+        field_manager: Some("somebody".to_owned()),
+        ..Default::default()
+    };
+    let patch = json!({"status": {"endpoint": "http://elsewhere", "conditions": []}});
+    space
+        .servers()
+        .patch_status("a", &by_hand, &Patch::Merge(patch))
+        .await
+        .unwrap();
+    space
+        .until(
+            "a",
+            "the endpoint is gone and the conditions are back",
+            |server| {
+                let status = server.status.clone().unwrap_or_default();
+                status.endpoint.is_none() && status.conditions.len() == 4
+            },
+        )
+        .await;
+}
+
+/// Admission cannot know all that the API server will say to the Deployment.
+#[tokio::test]
+async fn what_the_api_server_refuses_is_told_and_not_tried_over_and_over() {
+    let space = Space::new("refused").await;
+    let odd = json!({"spec": {"nodeSelector": {"no such key!": "x"}}});
+    space
+        .create("a", json!({"image": "x:1", "podTemplate": odd}))
+        .await
+        .unwrap();
+    let server = space
+        .until_reason("a", "ConfigurationValid", "ConfigurationInvalid")
+        .await;
+    assert_eq!(server.status.as_ref().unwrap().phase, Some(Phase::Failed));
+    let told = message(&server, "ConfigurationValid");
+    assert!(
+        told.contains("nodeSelector") && told.contains("no such key!"),
+        "{told}"
+    );
+
+    for round in 0..5 {
+        space
+            .patch(
+                "a",
+                json!({"metadata": {"labels": {"round": round.to_string()}}}),
+            )
+            .await
+            .unwrap();
+    }
+    let tries = async || {
+        let writes = crate::setup::shared()
+            .cluster
+            .writes_by(crate::setup::USER)
+            .await
+            .unwrap();
+        let ours = writes
+            .into_iter()
+            .filter(|write| write.namespace == space.namespace);
+        ours.filter(|write| write.resource == "deployments").count()
+    };
+    // Mended: this pass comes after those that the labels caused.
+    space
+        .patch("a", json!({"spec": {"podTemplate": null}}))
+        .await
+        .unwrap();
+    space.until_ready("a").await;
+    assert_eq!(tries().await, 2, "one that was refused, one that was taken");
+}
