@@ -64,15 +64,13 @@ pub fn mutate(request: &Request) -> Verdict {
         return verdict;
     }
     let object = &request.object;
-    let mut server: MCPServer = match decode::lenient(object, "") {
-        Ok(server) => server,
-        // The schema's check comes next and names every fault of this sort, not just the first.
-        Err(_) if object["spec"].is_object() => return allow(),
-        Err(fault) => return refuse(&[fault], Vec::new()),
-    };
-    if server.metadata.deletion_timestamp.is_some() {
+    if is_being_deleted(object) {
         return allow();
     }
+    let mut server = match read(request) {
+        Ok(server) => server,
+        Err(verdict) => return verdict,
+    };
     let before = server.spec.resources.clone().unwrap_or_default().requests;
     let old = old_server(request);
     defaults::default(&mut server, old.as_ref());
@@ -108,20 +106,13 @@ pub fn validate(request: &Request) -> Verdict {
     }
     let (object, old) = (&request.object, &request.old_object);
     // What is on its way out is not held up, nor a change beside the spec.
-    let deleting = !object["metadata"]["deletionTimestamp"].is_null();
     let same_spec = request.operation == Operation::Update && object.get("spec") == old.get("spec");
-    if deleting || same_spec {
+    if is_being_deleted(object) || same_spec {
         return allow();
     }
-    let server: MCPServer = match decode::lenient(object, "") {
+    let server = match read(request) {
         Ok(server) => server,
-        // What was stored so, under an older schema, is let through as it was.
-        Err(fault) => match decode::lenient::<MCPServer>(old, "") {
-            Err(stored) if stored == fault && request.operation == Operation::Update => {
-                return allow();
-            }
-            _ => return refuse(&[fault], Vec::new()),
-        },
+        Err(verdict) => return verdict,
     };
     let faults = validation::validate(&server, old_server(request).as_ref());
     let warnings = validation::warnings(&server);
@@ -130,6 +121,37 @@ pub fn validate(request: &Request) -> Verdict {
     } else {
         refuse(&faults, warnings)
     }
+}
+
+fn is_being_deleted(object: &Value) -> bool {
+    !object["metadata"]["deletionTimestamp"].is_null()
+}
+
+/// The server of a request, or the verdict on an object that is none.
+fn read(request: &Request) -> Result<MCPServer, Verdict> {
+    decode::lenient(&request.object, "").map_err(|fault| {
+        let stored = decode::lenient::<MCPServer>(&request.old_object, "").err();
+        if request.operation == Operation::Update && stored.as_ref() == Some(&fault) {
+            // What was stored so, under an older schema, is let through as it was.
+            return allow();
+        }
+        refuse(&unreadable(&request.object, fault), Vec::new())
+    })
+}
+
+/// Every field of the spec that cannot be read, not just the first.
+fn unreadable(object: &Value, first: FieldError) -> Vec<FieldError> {
+    let mut faults = Vec::new();
+    for (key, value) in object["spec"].as_object().into_iter().flatten() {
+        // The other fields as they are when they are in order.
+        let mut alone = json!({"metadata": {}, "spec": {"image": "any"}});
+        alone["spec"][key] = value.clone();
+        faults.extend(decode::lenient::<MCPServer>(&alone, "").err());
+    }
+    if !faults.contains(&first) {
+        faults.insert(0, first);
+    }
+    faults
 }
 
 /// A verdict without a look at the object, when there is no rule for the request.

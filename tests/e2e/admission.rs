@@ -385,6 +385,21 @@ async fn all_faults_come_in_one_answer() {
 }
 
 #[tokio::test]
+async fn every_field_of_a_wrong_type_is_named() {
+    let space = Space::new("wrong-types").await;
+    let spec = json!({"image": "x:1", "transport": "sse", "replicas": "three", "config": {"A": 1}});
+    let (applied, _, stderr) = space.kubectl_apply("a", spec).await;
+    assert!(!applied, "{stderr}");
+    for text in [
+        "spec.transport: Unsupported value: \"sse\": supported values: \"stdio\", \"http\", \"streamable-http\"",
+        "spec.replicas: Invalid value: \"three\"",
+        "spec.config.A: Invalid value: 1",
+    ] {
+        assert!(stderr.contains(text), "{text}: {stderr}");
+    }
+}
+
+#[tokio::test]
 async fn updates_and_the_scale_subresource_obey_the_rules_too() {
     let space = Space::new("updates").await;
     space

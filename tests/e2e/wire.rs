@@ -155,8 +155,11 @@ fn undecodable_objects_get_a_verdict_with_their_uid() {
         ("no spec", json!({"metadata": {"name": "a"}}), "spec"),
         ("no object", json!(null), ""),
     ];
-    for (what, object, field) in table {
-        let (code, answer) = post_review(VALIDATE_PATH, &review(object));
+    for (path, (what, object, field)) in [MUTATE_PATH, VALIDATE_PATH]
+        .into_iter()
+        .flat_map(|path| table.clone().map(|row| (path, row)))
+    {
+        let (code, answer) = post_review(path, &review(object));
         let response = &answer["response"];
         assert_eq!(
             (code, &response["uid"]),
