@@ -100,28 +100,8 @@ pub async fn apply<K: ChildKind>(
     };
     let mut params = PatchParams::apply(labels::MANAGER);
     if let Some(live) = &live {
-        match drift::ownership(server, live.meta()) {
-            Ownership::Ours | Ownership::Orphan => {}
-            Ownership::Leftover => {
-                return Ok((
-                    Child::Leaving(format!(
-                        "{kind} {name} of a deleted MCPServer is being removed"
-                    )),
-                    false,
-                ));
-            }
-            Ownership::Foreign => {
-                let text = format!(
-                    "{kind} {name:?} exists and is not this MCPServer's; delete or rename one of the two"
-                );
-                return Ok((Child::Conflict(text), false));
-            }
-        }
-        if live.meta().deletion_timestamp.is_some() {
-            return Ok((
-                Child::Leaving(format!("{kind} {name} is being deleted")),
-                false,
-            ));
+        if let Some(child) = not_to_be_touched(server, &**live) {
+            return Ok((child, false));
         }
         let settled = cache.settled(live);
         if !drift::differs(
@@ -167,6 +147,26 @@ pub async fn apply<K: ChildKind>(
     let verb = if live.is_some() { "updated" } else { "created" };
     tracing::info!(%kind, child = name, "{verb} {kind}");
     Ok((Child::Present(cache.wrote(applied)), live.is_none()))
+}
+
+/// What is said of a live object that is somebody else's, or on its way out.
+fn not_to_be_touched<K: ChildKind>(server: &MCPServer, live: &K) -> Option<Child<K>> {
+    let (kind, name) = (K::kind(&()), live.name_any());
+    match drift::ownership(server, live.meta()) {
+        Ownership::Foreign => {
+            let what = format!("{kind} {name:?} exists and is not this MCPServer's");
+            Some(Child::Conflict(format!(
+                "{what}; delete or rename one of the two"
+            )))
+        }
+        Ownership::Leftover => Some(Child::Leaving(format!(
+            "{kind} {name} of a deleted MCPServer is being removed"
+        ))),
+        Ownership::Ours | Ownership::Orphan => {
+            let leaving = live.meta().deletion_timestamp.is_some();
+            leaving.then(|| Child::Leaving(format!("{kind} {name} is being deleted")))
+        }
+    }
 }
 
 /// The API server keeps no empty lists; applied, they would look taken away ever after.
