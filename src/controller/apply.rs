@@ -134,6 +134,8 @@ pub async fn apply<K: ChildKind>(
                     false,
                 ));
             }
+            // Somebody else wrote to it at this moment.
+            Err(error) if error.class() == Class::Transient => return Err(error),
             // What the API server said first is what the user has to know.
             Err(error) => tracing::debug!("{error}"),
         }
