@@ -1,8 +1,8 @@
 //! Durations as Go's `time.ParseDuration` reads them: MCP servers written in Go read the same text.
 //!
 //! Own code, because no published parser passed Go's own test table when this was written:
-//! `kube::core::Duration` panics on `99999999999999999999h` and takes `--5s`, `go-parse-duration`
-//! panics on `12µs`, `godur` never returned on it, `go-duration` refuses `0`.
+//! `kube::core::Duration` takes `--5s`, `go-parse-duration` panics on `12µs` and refuses the largest
+//! duration, `go-duration` refuses `0`.
 
 /// Go adds up in 64 bits without a sign, so that the smallest `i64` can be read.
 const LIMIT: u64 = 1 << 63;

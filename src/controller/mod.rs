@@ -176,8 +176,8 @@ fn server_events(client: &Client) -> impl Stream<Item = Watched<MCPServer>> + Se
     })
 }
 
-/// The watches, each a task of its own: one that the controller polled would stand still while all its
-/// workers are busy.
+/// The watches, each a task of its own. Polled by the controller they depended on its passes: an operator whose
+/// first passes waited for all lists was seen to wait for good.
 struct Watches {
     client: Client,
     trigger: mpsc::UnboundedSender<ObjectRef<MCPServer>>,
