@@ -37,10 +37,8 @@ pub fn default(server: &mut MCPServer, old: Option<&MCPServer>) {
 
 /// Adds the finalizer, as the API server allows it only before deletion began.
 pub fn add_finalizer(server: &mut MCPServer) {
-    let finalizers = server.metadata.finalizers.get_or_insert_default();
-    if server.metadata.deletion_timestamp.is_none()
-        && !finalizers.iter().any(|f| f == labels::FINALIZER)
-    {
+    if server.metadata.deletion_timestamp.is_none() && !labels::has_finalizer(server) {
+        let finalizers = server.metadata.finalizers.get_or_insert_default();
         finalizers.push(labels::FINALIZER.to_owned());
     }
 }

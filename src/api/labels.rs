@@ -27,6 +27,14 @@ pub const PORT: &str = "mcp";
 /// The container the server runs in.
 pub const CONTAINER: &str = "mcp-server";
 
+/// Whether an object is kept by our finalizer.
+pub fn has_finalizer(server: &MCPServer) -> bool {
+    server
+        .finalizers()
+        .iter()
+        .any(|finalizer| finalizer == FINALIZER)
+}
+
 /// Labels that select the pods of the MCPServer of this name.
 pub fn selector(name: &str) -> BTreeMap<String, String> {
     [

@@ -69,6 +69,21 @@ impl<K> Child<K> {
     }
 }
 
+/// A write that is no apply, in our name.
+pub fn as_manager() -> PatchParams {
+    PatchParams {
+        field_manager: Some(labels::MANAGER.to_owned()),
+        ..Default::default()
+    }
+}
+
+/// The child as it is, when it is not to be touched.
+pub fn observe<K: ChildKind>(cache: &Cache<K>, server: &MCPServer, name: &str) -> Child<K> {
+    let live = cache.get(&server.namespace().unwrap_or_default(), name);
+    let ours = live.filter(|live| drift::ownership(server, live.meta()) == Ownership::Ours);
+    ours.map_or(Child::Absent, Child::Present)
+}
+
 /// Applies the child if it differs from what is there. Says whether it was created.
 pub async fn apply<K: ChildKind>(
     client: &Client,
@@ -219,10 +234,7 @@ async fn repair<K: ChildKind>(
         .patch(name, &params, &Patch::Apply(body))
         .await
         .map_err(failed("applying"))?;
-    let params = PatchParams {
-        field_manager: Some(labels::MANAGER.to_owned()),
-        ..Default::default()
-    };
+    let params = as_manager();
     let repaired = loop {
         let entries = applied.managed_fields().iter();
         let kept: Vec<_> = entries

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Patch, PatchParams};
+use kube::api::Patch;
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
@@ -32,11 +32,7 @@ pub enum Step {
 
 /// What is to be done, given whether children still run.
 pub fn step(server: &MCPServer, deployment_exists: bool, pods: usize, now: Timestamp) -> Step {
-    if !server
-        .finalizers()
-        .iter()
-        .any(|finalizer| finalizer == labels::FINALIZER)
-    {
+    if !labels::has_finalizer(server) {
         return Step::Done;
     }
     let since = server
@@ -73,10 +69,7 @@ pub async fn take_down(
             "uid": deployment.uid(),
             "annotations": {labels::GRACEFUL_SHUTDOWN: now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()}
         }});
-        let params = PatchParams {
-            field_manager: Some(labels::MANAGER.to_owned()),
-            ..Default::default()
-        };
+        let params = apply::as_manager();
         let action = format!("marking Deployment {name} for shutdown");
         match api
             .patch(&name, &params, &Patch::Merge(&mark))
@@ -115,10 +108,7 @@ pub async fn remove_finalizer(
         "resourceVersion": server.resource_version(),
         "finalizers": left,
     }});
-    let params = PatchParams {
-        field_manager: Some(labels::MANAGER.to_owned()),
-        ..Default::default()
-    };
+    let params = apply::as_manager();
     let patched = api.patch(&name, &params, &Patch::Merge(&patch)).await;
     match patched.map_err(Error::api(format!(
         "removing the finalizer of MCPServer {name}"

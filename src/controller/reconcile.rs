@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Patch, PatchParams};
+use kube::api::Patch;
 use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, Recorder};
 use kube::runtime::reflector::ObjectRef;
@@ -110,11 +110,7 @@ fn validate(stored: &MCPServer) -> Result<Valid, Vec<String>> {
 }
 
 async fn ensure_finalizer(context: &Context, Valid(mut server): Valid) -> Result<MCPServer, Error> {
-    if server
-        .finalizers()
-        .iter()
-        .any(|finalizer| finalizer == labels::FINALIZER)
-    {
+    if labels::has_finalizer(&server) {
         return Ok(server);
     }
     defaults::add_finalizer(&mut server);
@@ -124,10 +120,7 @@ async fn ensure_finalizer(context: &Context, Valid(mut server): Valid) -> Result
         "finalizers": server.finalizers(),
     }});
     let api = context.api(&server);
-    let params = PatchParams {
-        field_manager: Some(labels::MANAGER.to_owned()),
-        ..Default::default()
-    };
+    let params = apply::as_manager();
     let written = api
         .patch(&server.name_any(), &params, &Patch::Merge(&patch))
         .await
@@ -211,14 +204,8 @@ async fn apply_workload(
     };
     let has_config = matches!(&config_map, Ok((Child::Present(_) | Child::NotWanted, _)));
     if !has_config {
-        let namespace = server.namespace().unwrap_or_default();
-        let deployment = deployments.get(&namespace, &server.name_any());
-        let ours =
-            deployment.filter(|live| drift::ownership(server, live.meta()) == Ownership::Ours);
-        return (
-            config_map,
-            Ok((ours.map_or(Child::Absent, Child::Present), false)),
-        );
+        let deployment = apply::observe(deployments, server, &server.name_any());
+        return (config_map, Ok((deployment, false)));
     }
     let deployment = apply::apply(client, deployments, server, &children.deployment).await;
     if children.config_map.is_some() || deployment.is_err() {
@@ -273,11 +260,7 @@ fn settle<K>(
 }
 
 async fn take_down(context: &Context, server: &MCPServer, now: Timestamp) -> Result<Action, Error> {
-    if !server
-        .finalizers()
-        .iter()
-        .any(|finalizer| finalizer == labels::FINALIZER)
-    {
+    if !labels::has_finalizer(server) {
         return Ok(Action::await_change());
     }
     // `kubectl delete --cascade=orphan`: the children are to stay, and run on.
@@ -355,10 +338,7 @@ async fn write_status(
         fields.extend(given);
     }
     let body = json!({"metadata": {"uid": server.uid()}, "status": fields});
-    let params = PatchParams {
-        field_manager: Some(labels::MANAGER.to_owned()),
-        ..Default::default()
-    };
+    let params = apply::as_manager();
     let patched = context
         .api(server)
         .patch_status(&server.name_any(), &params, &Patch::Merge(&body))
@@ -442,19 +422,10 @@ impl Context {
 
     /// The children as they are, when none is to be touched.
     fn observe(&self, server: &MCPServer) -> Observed {
-        fn child<K: apply::ChildKind>(
-            cache: &Cache<K>,
-            server: &MCPServer,
-            name: &str,
-        ) -> Child<K> {
-            let live = cache.get(&server.namespace().unwrap_or_default(), name);
-            let ours = live.filter(|live| drift::ownership(server, live.meta()) == Ownership::Ours);
-            ours.map_or(Child::Absent, Child::Present)
-        }
         Observed {
-            config_map: child(&self.config_maps, server, &labels::config_map_name(server)),
-            deployment: child(&self.deployments, server, &server.name_any()),
-            service: child(&self.services, server, &server.name_any()),
+            config_map: apply::observe(&self.config_maps, server, &labels::config_map_name(server)),
+            deployment: apply::observe(&self.deployments, server, &server.name_any()),
+            service: apply::observe(&self.services, server, &server.name_any()),
             pods: self.pods_of(server),
         }
     }

@@ -14,6 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, CustomResourceExt, ResourceExt};
 use mcp_operator::api::MCPServer;
+use mcp_operator::controller::apply::ChildKind;
 use serde_json::{Value, json};
 
 /// The operator's user, by which the audit log is filtered.
@@ -320,11 +321,7 @@ impl Space {
     /// Waits until an object is as wanted.
     pub async fn until_object<K>(&self, name: &str, what: &str, is: impl Fn(&K) -> bool) -> K
     where
-        K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
-            + Clone
-            + std::fmt::Debug
-            + serde::de::DeserializeOwned
-            + serde::Serialize,
+        K: ChildKind,
     {
         let api = self.api::<K>();
         eventually(
@@ -345,11 +342,7 @@ impl Space {
     /// Waits until an object is gone.
     pub async fn until_gone<K>(&self, name: &str)
     where
-        K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
-            + Clone
-            + std::fmt::Debug
-            + serde::de::DeserializeOwned
-            + serde::Serialize,
+        K: ChildKind,
     {
         let api = self.api::<K>();
         eventually(
