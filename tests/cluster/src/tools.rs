@@ -1,4 +1,4 @@
-//! The programs of the control plane: built by Go from pinned sources, once, and kept.
+//! The programs of the cluster: built by Go from pinned sources, once, and kept.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -10,10 +10,8 @@ use sha2::{Digest, Sha256};
 
 use crate::process::Family;
 
-/// The Go module of pinned sources.
+/// The folder of the Go modules of pinned sources.
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tools");
-/// The files of the module; they decide what is built.
-const FILES: [&str; 3] = ["go.mod", "go.sum", "etcd/main.go"];
 /// What `go build` is told. The versions are what clients see and refuse to work without.
 const FLAGS: [&str; 4] = [
     "-trimpath",
@@ -25,12 +23,33 @@ const FLAGS: [&str; 4] = [
      -X k8s.io/component-base/version.gitMinor=36 \
      -X k8s.io/client-go/pkg/version.gitVersion=v1.36.3",
 ];
-const PACKAGES: [&str; 4] = [
-    "./etcd",
-    "k8s.io/kubernetes/cmd/kube-apiserver",
-    "k8s.io/kubernetes/cmd/kube-controller-manager",
-    "k8s.io/kubernetes/cmd/kubectl",
-];
+
+/// Programs that are built together, from one Go module. What a run does not need is not built.
+#[derive(Clone, Copy, Debug)]
+pub struct Set {
+    /// For messages: what is built, and how long that takes.
+    pub about: &'static str,
+    /// The folder of the module, within `tools`; empty for `tools` itself.
+    pub module: &'static str,
+    /// Sources of ours in the module, which decide beside go.mod and go.sum what is built.
+    pub sources: &'static [&'static str],
+    /// The packages; a program is called like the last part of its package.
+    pub packages: &'static [&'static str],
+}
+
+/// What every cluster needs.
+pub const CONTROL_PLANE: Set = Set {
+    about: "etcd, kube-apiserver, kube-controller-manager and kubectl; about 6 minutes on 2 cores",
+    module: "",
+    sources: &["etcd/main.go"],
+    packages: &[
+        "./etcd",
+        "k8s.io/kubernetes/cmd/kube-apiserver",
+        "k8s.io/kubernetes/cmd/kube-controller-manager",
+        "k8s.io/kubernetes/cmd/kubectl",
+    ],
+};
+
 /// The environment of `go build`, beside the user's own.
 const ENVIRONMENT: [(&str, &str); 3] = [
     ("CGO_ENABLED", "0"),
@@ -70,16 +89,21 @@ impl Tools {
     }
 }
 
-/// The programs of a control plane, built if that has not been done before.
+/// The programs of a control plane, built if that has not been done before; see [`build`].
+pub async fn control_plane() -> Result<Tools> {
+    Ok(Tools::in_folder(&build(&CONTROL_PLANE).await?))
+}
+
+/// The folder with the programs of a set, built if that has not been done before.
 ///
 /// They are kept in `$MCP_OPERATOR_TOOLS_DIR` or in `cluster-tools` of the target folder, by the
 /// content of what they are built from. Any number of processes may ask at once; one builds.
-pub async fn control_plane() -> Result<Tools> {
+pub async fn build(set: &Set) -> Result<PathBuf> {
     let root = root();
-    let folder = root.join(key().await?);
+    let folder = root.join(key(set).await?);
     // Whole or not there at all, as it gets its name by a rename when it is complete.
     if folder.is_dir() {
-        return Ok(Tools::in_folder(&folder));
+        return Ok(folder);
     }
     std::fs::create_dir_all(&root).with_context(|| {
         format!(
@@ -89,10 +113,10 @@ pub async fn control_plane() -> Result<Tools> {
     })?;
     let lock = lock(&root.join("lock")).await?;
     if !folder.is_dir() {
-        build(&root, &folder).await?;
+        build_into(set, &root, &folder).await?;
     }
     drop(lock);
-    Ok(Tools::in_folder(&folder))
+    Ok(folder)
 }
 
 /// The folder of all built tools.
@@ -109,21 +133,21 @@ fn root() -> PathBuf {
 
 /// A name for what would be built: a hash of everything that decides it, so that no program
 /// has to be run to find it.
-async fn key() -> Result<String> {
+async fn key(set: &Set) -> Result<String> {
     let mut hash = Sha256::new();
     let mut add = |part: &[u8]| {
         hash.update(part.len().to_be_bytes());
         hash.update(part);
     };
-    for file in FILES {
-        let path = Path::new(SOURCES).join(file);
+    for file in ["go.mod", "go.sum"].iter().chain(set.sources) {
+        let path = Path::new(SOURCES).join(set.module).join(file);
         let content = tokio::fs::read(&path).await;
         add(&content
             .with_context(|| format!("reading {}, from which tools are built", path.display()))?);
     }
     for text in FLAGS
         .iter()
-        .chain(&PACKAGES)
+        .chain(set.packages)
         .chain(ENVIRONMENT.iter().flat_map(|(name, value)| [name, value]))
     {
         add(text.as_bytes());
@@ -157,8 +181,9 @@ async fn lock(path: &Path) -> Result<File> {
 }
 
 /// Builds everything into a folder beside, and renames it. The lock must be held.
-async fn build(root: &Path, folder: &Path) -> Result<()> {
-    check_go().await?;
+async fn build_into(set: &Set, root: &Path, folder: &Path) -> Result<()> {
+    let module = Path::new(SOURCES).join(set.module);
+    check_go(&module).await?;
     remove_leftovers(root)?;
     let start = Instant::now();
     let unfinished = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(root);
@@ -169,21 +194,18 @@ async fn build(root: &Path, folder: &Path) -> Result<()> {
     let mut family = Family::new(&unfinished)?;
     let output = unfinished.join("bin");
     let mut go = Command::new("go");
-    go.current_dir(SOURCES)
+    go.current_dir(&module)
         .arg("build")
         .args(FLAGS)
         .arg("-o")
         .arg(format!("{}/", output.display()))
-        .args(PACKAGES);
+        .args(set.packages);
     // Its scratch files go into the folder, too: a killed go leaves them.
     go.envs(ENVIRONMENT).env("GOTMPDIR", &unfinished);
     for foreign in ["GOOS", "GOARCH"] {
         go.env_remove(foreign);
     }
-    eprintln!(
-        "building etcd, kube-apiserver, kube-controller-manager and kubectl with go, once; \
-         about 6 minutes on 2 cores"
-    );
+    eprintln!("building with go, once: {}", set.about);
     let go = family.start("go build", go, &unfinished.join("log"), false)?;
     let mut progress = Progress::new();
     let success = loop {
@@ -202,8 +224,8 @@ async fn build(root: &Path, folder: &Path) -> Result<()> {
     };
     if !success {
         go.alive()
-            .with_context(|| format!("building the tools of {SOURCES} with go"))?;
-        bail!("building the tools of {SOURCES} with go failed");
+            .with_context(|| format!("building the tools of {} with go", module.display()))?;
+        bail!("building the tools of {} with go failed", module.display());
     }
     std::fs::rename(&output, folder)
         .with_context(|| format!("renaming {} to {}", output.display(), folder.display()))?;
@@ -230,7 +252,7 @@ fn remove_leftovers(root: &Path) -> Result<()> {
 }
 
 /// Fails with what to do if there is no Go or too old a one.
-async fn check_go() -> Result<()> {
+async fn check_go(module: &Path) -> Result<()> {
     let what_to_do = format!(
         "Go 1.{GO_MINOR} or newer is needed to build the test cluster's tools: \
          install it from https://go.dev/dl and have `go` in the PATH"
@@ -238,7 +260,7 @@ async fn check_go() -> Result<()> {
     let mut command = tokio::process::Command::new("go");
     // In the module's folder, where an older go with toolchain switching says what it switches to.
     command
-        .current_dir(SOURCES)
+        .current_dir(module)
         .arg("version")
         .kill_on_drop(true);
     let output = command.output().await.with_context(|| what_to_do.clone())?;
@@ -318,8 +340,9 @@ mod tests {
 
     #[tokio::test]
     async fn the_key_is_stable() {
-        assert_eq!(key().await.unwrap(), key().await.unwrap());
-        assert_eq!(key().await.unwrap().len(), 32);
+        let set = &CONTROL_PLANE;
+        assert_eq!(key(set).await.unwrap(), key(set).await.unwrap());
+        assert_eq!(key(set).await.unwrap().len(), 32);
     }
 
     #[tokio::test]
