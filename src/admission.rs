@@ -1,6 +1,7 @@
 //! MCPServer's answers to the API server: defaults on the way in, then the rules.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures::future::{BoxFuture, FutureExt};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -8,6 +9,7 @@ use serde_json::{Value, json};
 use webhook::{Cause, Handler, Operation, Request, Verdict};
 
 use crate::api::{FieldError, MCPServer, decode, defaults, validation};
+use crate::metrics::Metrics;
 
 /// Path of the mutating webhook.
 pub const MUTATE_PATH: &str = "/mutate-mcp-example-com-v1alpha1-mcpserver";
@@ -22,13 +24,17 @@ pub const VALIDATE_NAME: &str = "vmcpserver.mcp.example.com";
 const READ_LIMIT: Duration = Duration::from_secs(3);
 
 /// Fills in defaults.
-#[derive(Debug)]
-pub struct Mutator;
+pub struct Mutator {
+    /// Counts the verdicts.
+    pub metrics: Arc<Metrics>,
+}
 
 /// Refuses what breaks a rule.
 pub struct Validator {
     /// For requests to the scale subresource, which carry no spec.
     pub client: Client,
+    /// Counts the verdicts.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Handler for Mutator {
@@ -37,7 +43,14 @@ impl Handler for Mutator {
     }
 
     fn review(&self, request: Request) -> BoxFuture<'_, Verdict> {
-        async move { mutate(&request) }.boxed()
+        async move {
+            let start = Instant::now();
+            let verdict = mutate(&request);
+            self.metrics
+                .reviewed("mutate", request.operation, &verdict, start.elapsed());
+            verdict
+        }
+        .boxed()
     }
 }
 
@@ -48,10 +61,15 @@ impl Handler for Validator {
 
     fn review(&self, request: Request) -> BoxFuture<'_, Verdict> {
         async move {
-            if request.sub_resource.as_deref() == Some("scale") {
-                return self.scale(&request).await;
-            }
-            validate(&request)
+            let start = Instant::now();
+            let verdict = if request.sub_resource.as_deref() == Some("scale") {
+                self.scale(&request).await
+            } else {
+                validate(&request)
+            };
+            self.metrics
+                .reviewed("validate", request.operation, &verdict, start.elapsed());
+            verdict
         }
         .boxed()
     }

@@ -2,8 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::api::go_duration;
 
 /// Runs Model Context Protocol servers on Kubernetes.
 #[derive(Debug, Parser)]
@@ -40,6 +43,32 @@ pub struct RunArgs {
     /// Namespace of the operator's own objects; by default the kubeconfig's or the pod's
     #[arg(long, env = "POD_NAMESPACE")]
     pub namespace: Option<String>,
+
+    /// Namespace whose MCPServers are run; may be repeated; by default those of all namespaces
+    #[arg(long, value_name = "NAMESPACE")]
+    pub watch_namespace: Vec<String>,
+
+    /// Address of /healthz, /readyz and /metrics (plain HTTP)
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
+    pub http_address: SocketAddr,
+
+    /// Be one of several replicas: all answer admission, the one that holds a Lease reconciles. Without this
+    /// there must be no other one
+    #[arg(long)]
+    pub leader_elect: bool,
+
+    /// The Lease, in the operator's namespace
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "mcp-operator",
+        requires = "leader_elect"
+    )]
+    pub lease: String,
+
+    /// How long a leader that has died keeps the Lease, in whole seconds
+    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = lease_duration, requires = "leader_elect")]
+    pub lease_duration: Duration,
 
     /// Address the webhooks listen on (HTTPS; /healthz and /readyz too)
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:9443")]
@@ -100,6 +129,24 @@ pub struct WebhooksArgs {
     /// Name of both configurations
     #[arg(long, default_value = "mcp-operator")]
     pub name: String,
+}
+
+/// A Go duration of more than nothing (`15s`, `1h30m`).
+fn duration(text: &str) -> Result<Duration, String> {
+    go_duration::parse(text)
+        .and_then(|nanos| u64::try_from(nanos).ok())
+        .filter(|nanos| *nanos > 0)
+        .map(Duration::from_nanos)
+        .ok_or_else(|| "expected a duration above 0, such as 15s or 1h30m".to_owned())
+}
+
+fn lease_duration(text: &str) -> Result<Duration, String> {
+    let duration = duration(text)?;
+    // The Lease holds whole seconds, in 32 bits.
+    if duration.subsec_nanos() != 0 || !(2..=86_400).contains(&duration.as_secs()) {
+        return Err("expected whole seconds, from 2s to 24h".to_owned());
+    }
+    Ok(duration)
 }
 
 fn https(text: &str) -> Result<String, String> {

@@ -8,8 +8,13 @@
 pub mod admission;
 pub mod api;
 pub mod cli;
+pub mod connect;
 pub mod controller;
+pub mod fence;
+pub mod http;
+pub mod leader;
 pub mod manifests;
+pub mod metrics;
 pub mod offline;
 pub mod operator;
 pub mod telemetry;

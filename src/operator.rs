@@ -1,103 +1,73 @@
 //! The running operator: its parts, started together, ended together.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
-use certs::Keeper;
+use certs::{Keeper, Serving};
 use futures::FutureExt;
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
+use kube::Client;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use webhook::{Limits, Server};
+use uuid::Uuid;
+use webhook::{Limits, Server, TlsVersions};
 
 use crate::admission::{MUTATE_NAME, Mutator, VALIDATE_NAME, Validator};
 use crate::api::labels;
 use crate::cli::RunArgs;
-use crate::controller;
-
-/// A watch brings a bookmark a minute; one that is silent for longer than this is dead.
-const READ_TIMEOUT: Duration = Duration::from_secs(150);
+use crate::connect::{Connection, connect};
+use crate::controller::{self, Scope};
+use crate::http;
+use crate::leader::{self, Candidate};
+use crate::metrics::Metrics;
 
 /// Runs the operator until SIGTERM or SIGINT. An error when a part of it dies before: the process is
 /// to end with it, so that whoever started it starts it again.
 pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let config = config(&args).await?;
-    let namespace = args
-        .namespace
-        .clone()
-        .unwrap_or_else(|| config.default_namespace.clone());
-    let client = Client::try_from(config).context("the cluster cannot be reached")?;
-    let version = client
-        .apiserver_version()
-        .await
-        .context("the API server does not answer")?;
-    tracing::info!(kubernetes = version.git_version, namespace, "starting");
-
-    let listener = TcpListener::bind(args.webhook_address)
-        .await
-        .with_context(|| {
-            format!(
-                "--webhook-address {} cannot be bound; choose a free one",
-                args.webhook_address
-            )
-        })?;
+    let connection = connect(&args).await?;
+    let webhooks = bind("--webhook-address", args.webhook_address).await?;
+    let plain = bind("--http-address", args.http_address).await?;
     let (keeper, serving) = Keeper::new(
-        client.clone(),
-        certificates(&args, &namespace),
+        connection.client.clone(),
+        certificates(&args, &connection.namespace),
         Arc::new(SystemTime::now),
     );
-    let limits = Limits {
-        drain: Duration::from_secs(args.drain_seconds),
-        ..Limits::default()
-    };
+    let metrics = Arc::new(Metrics::new(serving.clone()));
     let (stop, stopped) = watch::channel(false);
-    let stopping = || {
-        let mut stopped = stopped.clone();
-        async move {
-            // An error means that the sender has gone, which is a stop too.
-            let _ = stopped.wait_for(|stopped| *stopped).await;
-        }
-    };
-    let ready = serving.clone();
-    let server = Server::new(
-        listener,
-        webhook::tls_config(serving, webhook::TlsVersions::default()),
-        limits,
-    )
-    .handler(Mutator)
-    .handler(Validator {
-        client: client.clone(),
-    })
-    .ready(move || ready.ready());
-    let instance = std::env::var("POD_NAME").ok();
 
+    // Parts that end by themselves once they are told to stop.
     let mut parts = JoinSet::new();
-    parts.spawn(
-        server
-            .run(stopping())
-            .map(|ended| ("webhook server", ended.map_err(anyhow::Error::from))),
-    );
-    parts.spawn(controller::run(client, instance, stopping()).map(|ended| ("controller", ended)));
-    // Goes on until the webhook server has drained.
-    let keeper = tokio::spawn(keeper.run());
-    let keeper_handle = keeper.abort_handle();
-    let mut keeper = Box::pin(keeper);
+    let server = admission(webhooks, &args, &connection, &serving, &metrics);
+    let serves = server.run(stopping(&stopped));
+    parts.spawn(serves.map(|ended| ("webhook server", ended.map_err(anyhow::Error::from))));
+    let reconciles = reconcile(args, connection, metrics.clone(), stopped.clone());
+    parts.spawn(reconciles.map(|ended| ("controller", ended)));
+    // Parts that go on until those have ended.
+    let mut lasting = JoinSet::new();
+    lasting.spawn(keeper.run().map(|()| ("certificate keeper", Ok(()))));
+    let ready = move || {
+        if *stopped.borrow() {
+            return Err("shutting down".to_owned());
+        }
+        serving.ready()
+    };
+    lasting.spawn(http::serve(plain, metrics, ready).map(|ended| ("HTTP server", ended)));
 
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
         _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
         Some(ended) = parts.join_next() => bail!(died(ended)),
-        ended = &mut keeper => bail!("the certificate keeper ended: {ended:?}"),
+        Some(ended) = lasting.join_next() => bail!(died(ended)),
     }
     stop.send_replace(true);
     while let Some(ended) = tokio::select! {
         ended = parts.join_next() => ended,
+        Some(ended) = lasting.join_next() => bail!(died(ended)),
         _ = interrupt.recv() => bail!("interrupted while draining"),
     } {
         match ended {
@@ -105,8 +75,16 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
             ended => bail!(died(ended)),
         }
     }
-    keeper_handle.abort();
     Ok(())
+}
+
+/// Done when the parts are to stop.
+fn stopping(stopped: &watch::Receiver<bool>) -> impl Future<Output = ()> + Send + Sync + use<> {
+    let mut stopped = stopped.clone();
+    async move {
+        // An error means that the sender has gone, which is a stop too.
+        let _ = stopped.wait_for(|stopped| *stopped).await;
+    }
 }
 
 fn died(ended: Result<(&'static str, anyhow::Result<()>), tokio::task::JoinError>) -> String {
@@ -117,34 +95,96 @@ fn died(ended: Result<(&'static str, anyhow::Result<()>), tokio::task::JoinError
     }
 }
 
-async fn config(args: &RunArgs) -> anyhow::Result<Config> {
-    let mut own_proxy = false;
-    let mut config = match &args.kubeconfig {
-        Some(file) => {
-            let read = Kubeconfig::read_from(file)
-                .with_context(|| format!("--kubeconfig {} cannot be read", file.display()))?;
-            let clusters = read
-                .clusters
-                .iter()
-                .filter_map(|named| named.cluster.as_ref());
-            own_proxy = clusters
-                .into_iter()
-                .any(|cluster| cluster.proxy_url.is_some());
-            Config::from_custom_kubeconfig(read, &KubeConfigOptions::default())
-                .await
-                .with_context(|| format!("--kubeconfig {} cannot be used", file.display()))?
-        }
-        None => Config::infer()
-            .await
-            .context("no cluster: use --kubeconfig, $KUBECONFIG, or run in a pod")?,
+async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("{flag} {address} cannot be bound; choose a free one"))
+}
+
+/// The webhooks. Every replica serves them.
+fn admission(
+    listener: TcpListener,
+    args: &RunArgs,
+    connection: &Connection,
+    serving: &Arc<Serving>,
+    metrics: &Arc<Metrics>,
+) -> Server {
+    let limits = Limits {
+        drain: Duration::from_secs(args.drain_seconds),
+        ..Limits::default()
     };
-    if !own_proxy {
-        // $HTTPS_PROXY leads out of the cluster, not to its API server.
-        config.proxy_url = None;
+    let ready = serving.clone();
+    Server::new(
+        listener,
+        webhook::tls_config(serving.clone(), TlsVersions::default()),
+        limits,
+    )
+    .handler(Mutator {
+        metrics: metrics.clone(),
+    })
+    .handler(Validator {
+        client: connection.client.clone(),
+        metrics: metrics.clone(),
+    })
+    .ready(move || ready.ready())
+}
+
+/// Reconciles; of several replicas, while this one leads.
+async fn reconcile(
+    args: RunArgs,
+    connection: Connection,
+    metrics: Arc<Metrics>,
+    stopped: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    let pod = std::env::var("POD_NAME").ok();
+    let scopes = scopes(&args);
+    let controllers = |client: &Client| {
+        let mut controllers = JoinSet::new();
+        for scope in &scopes {
+            controllers.spawn(controller::run(
+                client.clone(),
+                scope.clone(),
+                pod.clone(),
+                metrics.clone(),
+                stopping(&stopped),
+            ));
+        }
+        async move {
+            while let Some(ended) = controllers.join_next().await {
+                ended.context("it panicked")??;
+            }
+            anyhow::Ok(())
+        }
+        .boxed()
+    };
+    if !args.leader_elect {
+        metrics.leads(true);
+        return controllers(&connection.client).await;
     }
-    config.read_timeout = Some(READ_TIMEOUT);
-    config.reset_reader_on_write = true;
-    Ok(config)
+    let settings = leader::Settings {
+        namespace: connection.namespace.clone(),
+        lease: args.lease,
+        // A container that was started again is another candidate than the one before it.
+        identity: format!(
+            "{}-{}",
+            pod.as_deref().unwrap_or(labels::MANAGER),
+            Uuid::new_v4()
+        ),
+        duration: args.lease_duration,
+    };
+    let told = metrics.clone();
+    let candidate = Candidate::new(&connection, settings, move |leads| told.leads(leads));
+    let reconciled = candidate.run(|| controllers(&connection.fenced), stopping(&stopped));
+    reconciled.await.unwrap_or(Ok(()))
+}
+
+fn scopes(args: &RunArgs) -> Vec<Scope> {
+    if args.watch_namespace.is_empty() {
+        return vec![Scope::Cluster];
+    }
+    // Named twice is watched once.
+    let namespaces: std::collections::BTreeSet<_> = args.watch_namespace.iter().cloned().collect();
+    namespaces.into_iter().map(Scope::Namespace).collect()
 }
 
 fn certificates(args: &RunArgs, namespace: &str) -> certs::Settings {

@@ -68,6 +68,16 @@ impl Serving {
         Ok(())
     }
 
+    /// When the served certificate ends.
+    pub fn not_after(&self) -> Option<SystemTime> {
+        None
+    }
+
+    /// When the CA that signs ends.
+    pub fn authority_not_after(&self) -> Option<SystemTime> {
+        None
+    }
+
     /// Whether the served certificate verifies for `name` by the trusted certificates (PEM).
     pub fn verify(&self, name: &str, trusted: &[u8], now: SystemTime) -> Result<(), String> {
         let served = self

@@ -93,6 +93,11 @@ impl<K: Resource<DynamicType = ()> + Clone + Debug + 'static> Cache<K> {
         }
     }
 
+    /// All that the watch has shown.
+    pub fn all(&self) -> Vec<Arc<K>> {
+        self.store.state()
+    }
+
     /// Notes what a write of ours returned, unless the watch is already past it.
     pub fn wrote(&self, object: K) -> Arc<K> {
         let object = Arc::new(object);

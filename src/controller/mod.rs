@@ -13,9 +13,10 @@ pub mod trouble;
 
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::{FutureExt, Stream, StreamExt, TryStreamExt, future};
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Pod;
 use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt;
@@ -24,7 +25,6 @@ use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
-use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::Instrument;
@@ -32,33 +32,67 @@ use tracing::Instrument;
 use self::cache::{Cache, Pods};
 use self::reconcile::Context;
 use crate::api::{MCPServer, labels};
+use crate::metrics::Metrics;
 
 /// Runs of the pass at one time, each for another server.
 const WORKERS: u16 = 16;
 /// Triggers that come close together make one pass.
 const DEBOUNCE: Duration = Duration::from_millis(20);
 
-/// Reconciles all servers until `shutdown`. An error when a part of it has died before.
+/// Whose servers are reconciled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Those of the whole cluster.
+    Cluster,
+    /// Those of one namespace.
+    Namespace(String),
+}
+
+impl Scope {
+    fn api<K>(&self, client: &Client) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        match self {
+            Self::Cluster => Api::all(client.clone()),
+            Self::Namespace(namespace) => Api::namespaced(client.clone(), namespace),
+        }
+    }
+}
+
+impl std::fmt::Display for Scope {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Cluster => f.write_str("all namespaces"),
+            Self::Namespace(namespace) => write!(f, "namespace {namespace}"),
+        }
+    }
+}
+
+/// Reconciles the servers of a scope until `shutdown`. An error when a part of it has died before.
 pub async fn run(
     client: Client,
+    scope: Scope,
     instance: Option<String>,
+    metrics: Arc<Metrics>,
     shutdown: impl Future<Output = ()> + Send + Sync + 'static,
 ) -> anyhow::Result<()> {
     let of_ours =
         watcher::Config::default().labels(&format!("{}={}", labels::MANAGED_BY, labels::MANAGER));
     let (trigger, triggers) = mpsc::unbounded_channel();
     let mut watches = Watches {
-        client: client.clone(),
         trigger,
+        metrics: metrics.clone(),
         tasks: JoinSet::new(),
     };
-    let (servers, store) = watches.watch(server_events(&client), |server| {
+    let (servers, store) = watches.watch(server_events(scope.api(&client)), |server| {
         Some(ObjectRef::from_obj(server))
     });
-    let (config_maps, _) = watches.watch(events_of(&client, &of_ours), server_of);
-    let (deployments, _) = watches.watch(events_of(&client, &of_ours), server_of);
-    let (services, _) = watches.watch(events_of(&client, &of_ours), server_of);
-    let (pods, pods_listed) = watches.watch_pods(of_ours);
+    metrics.watches(&servers);
+    let (config_maps, _) = watches.watch(watcher(scope.api(&client), of_ours.clone()), server_of);
+    let (deployments, _) = watches.watch(watcher(scope.api(&client), of_ours.clone()), server_of);
+    let (services, _) = watches.watch(watcher(scope.api(&client), of_ours.clone()), server_of);
+    let (pods, pods_listed) = watches.watch_pods(scope.api(&client), of_ours);
 
     let reporter = Reporter {
         controller: labels::MANAGER.to_owned(),
@@ -73,6 +107,7 @@ pub async fn run(
         services,
         pods,
         memory: Mutex::default(),
+        metrics,
     });
     let mut tasks = watches.tasks;
     let mut shutdown = Box::pin(shutdown.shared());
@@ -82,7 +117,7 @@ pub async fn run(
         () = &mut shutdown => return Ok(()),
         ended = tasks.join_next() => anyhow::bail!("a watch ended: {ended:?}"),
     }
-    tracing::info!(servers = store.len(), "watching");
+    tracing::info!(servers = store.len(), "watching {scope}");
     let passes = Controller::for_stream(futures::stream::pending(), store)
         .with_config(
             controller::Config::default()
@@ -97,6 +132,10 @@ pub async fn run(
                 // A failed pass is logged where the next try is decided.
                 Ok(_) | Err(controller::Error::ReconcilerFailed(..)) => {}
                 Err(controller::Error::ObjectNotFound(gone)) => {
+                    let namespace = gone.namespace.clone().unwrap_or_default();
+                    context
+                        .metrics
+                        .begun(&ObjectRef::new(&gone.name).within(&namespace));
                     reconcile::forget(
                         &context,
                         gone.namespace.as_deref().unwrap_or_default(),
@@ -122,9 +161,13 @@ async fn traced_pass(
     let (namespace, mcpserver) = (server.namespace().unwrap_or_default(), server.name_any());
     // Not `name`: in JSON that is the span's own.
     let span = tracing::info_span!("reconcile", namespace, mcpserver);
-    Box::pin(reconcile::reconcile(server, context))
+    context.metrics.begun(&ObjectRef::from_obj(&*server));
+    let (start, metrics) = (Instant::now(), context.metrics.clone());
+    let passed = Box::pin(reconcile::reconcile(server, context))
         .instrument(span)
-        .await
+        .await;
+    metrics.passed(passed.as_ref().err(), start.elapsed());
+    passed
 }
 
 fn triggers_of(
@@ -135,19 +178,11 @@ fn triggers_of(
 
 type Watched<K> = Result<Event<K>, watcher::Error>;
 
-fn events_of<K>(
-    client: &Client,
-    config: &watcher::Config,
-) -> impl Stream<Item = Watched<K>> + Send + use<K>
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
-{
-    watcher(Api::<K>::all(client.clone()), config.clone())
-}
-
 /// The servers, less those that cannot be read: one that was stored while no webhook ran must not end the
 /// watch of all others.
-fn server_events(client: &Client) -> impl Stream<Item = Watched<MCPServer>> + Send + use<> {
+fn server_events(
+    api: Api<DeserializeGuard<MCPServer>>,
+) -> impl Stream<Item = Watched<MCPServer>> + Send {
     let readable = |server: DeserializeGuard<MCPServer>| match server.0 {
         Ok(server) => Some(server),
         Err(unreadable) => {
@@ -161,11 +196,7 @@ fn server_events(client: &Client) -> impl Stream<Item = Watched<MCPServer>> + Se
             None
         }
     };
-    let events = watcher(
-        Api::<DeserializeGuard<MCPServer>>::all(client.clone()),
-        watcher::Config::default(),
-    );
-    events.try_filter_map(move |event| {
+    watcher(api, watcher::Config::default()).try_filter_map(move |event| {
         future::ok(match event {
             Event::Apply(server) => readable(server).map(Event::Apply),
             Event::Delete(server) => readable(server).map(Event::Delete),
@@ -179,8 +210,8 @@ fn server_events(client: &Client) -> impl Stream<Item = Watched<MCPServer>> + Se
 /// The watches, each a task of its own. Polled by the controller they depended on its passes: an operator whose
 /// first passes waited for all lists was seen to wait for good.
 struct Watches {
-    client: Client,
     trigger: mpsc::UnboundedSender<ObjectRef<MCPServer>>,
+    metrics: Arc<Metrics>,
     tasks: JoinSet<()>,
 }
 
@@ -209,11 +240,15 @@ impl Watches {
 
     /// Watches the pods of all servers, keeping of each what tells how it does. The receiver is true once
     /// they have been listed.
-    fn watch_pods(&mut self, config: watcher::Config) -> (Arc<Pods>, watch::Receiver<bool>) {
+    fn watch_pods(
+        &mut self,
+        api: Api<Pod>,
+        config: watcher::Config,
+    ) -> (Arc<Pods>, watch::Receiver<bool>) {
         let pods = Arc::new(Pods::default());
         let observer = pods.clone();
         let (listed, ready) = watch::channel(false);
-        let stream = watcher(Api::<Pod>::all(self.client.clone()), config)
+        let stream = watcher(api, config)
             .default_backoff()
             .modify(|pod| {
                 pod.managed_fields_mut().clear();
@@ -235,11 +270,12 @@ impl Watches {
         stream: impl Stream<Item = Result<K, watcher::Error>> + Send + 'static,
         server_of: impl Fn(&K) -> Option<ObjectRef<MCPServer>> + Send + 'static,
     ) {
-        let trigger = self.trigger.clone();
+        let (trigger, metrics) = (self.trigger.clone(), self.metrics.clone());
         self.tasks.spawn(stream.for_each(move |touched| {
             match touched {
                 Ok(object) => {
                     if let Some(server) = server_of(&object) {
+                        metrics.due(&server);
                         // It is received until the process ends.
                         let _ = trigger.send(server);
                     }

@@ -24,6 +24,7 @@ use super::status::{self, Observed};
 use super::{build, events};
 use crate::api::v1alpha1::Phase;
 use crate::api::{MCPServer, MCPServerStatus, defaults, labels, validation};
+use crate::metrics::Metrics;
 
 /// A server that is not ready is looked at again after this long at the latest.
 const NOT_READY_RETRY: Duration = Duration::from_secs(10);
@@ -41,6 +42,7 @@ pub struct Context {
     pub(super) pods: Arc<Pods>,
     pub(super) recorder: Recorder,
     pub(super) memory: Mutex<HashMap<ObjectRef<MCPServer>, Memory>>,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 /// What is remembered of a server between passes; losing it costs a write or a retry, nothing else.

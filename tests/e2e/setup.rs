@@ -1,9 +1,10 @@
 //! A cluster with the operator in it, and what tests do there again and again.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -40,7 +41,10 @@ pub fn binary() -> Command {
 /// An operator in a cluster.
 pub struct Operator {
     pub process: Process,
+    /// Of the webhooks.
     pub port: u16,
+    /// Of health and metrics.
+    pub http: u16,
 }
 
 /// Starts an operator and does not wait. The port is free when asked for; nobody else is told of it.
@@ -49,10 +53,16 @@ pub fn spawn_operator(cluster: &Cluster, name: &str, arguments: &[&str]) -> Resu
     spawn_operator_at(cluster, name, port, arguments)
 }
 
+/// A port that is free now and was given to nobody in this process before.
 pub fn free_port() -> Result<u16> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?
-        .local_addr()?
-        .port())
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+        let port = listener.local_addr()?.port();
+        if GIVEN.lock().expect("no test panics here").insert(port) {
+            return Ok(port);
+        }
+    }
 }
 
 pub fn spawn_operator_at(
@@ -61,7 +71,22 @@ pub fn spawn_operator_at(
     port: u16,
     arguments: &[&str],
 ) -> Result<Operator> {
-    let kubeconfig = cluster.kubeconfig_for(USER, &["system:masters"])?;
+    spawn_as(cluster, USER, name, port, arguments)
+}
+
+/// One of several: as a user of its name, so that the audit log tells them apart.
+pub fn spawn_replica(cluster: &Cluster, name: &str, arguments: &[&str]) -> Result<Operator> {
+    spawn_as(cluster, name, name, free_port()?, arguments)
+}
+
+fn spawn_as(
+    cluster: &Cluster,
+    user: &str,
+    name: &str,
+    port: u16,
+    arguments: &[&str],
+) -> Result<Operator> {
+    let kubeconfig = cluster.kubeconfig_for(user, &["system:masters"])?;
     let mut command = binary();
     command.args([
         "run",
@@ -73,14 +98,18 @@ pub fn spawn_operator_at(
         "json",
         "--kubeconfig",
     ]);
+    let http = free_port()?;
     command
         .arg(kubeconfig)
         .arg("--webhook-address")
         .arg(format!("127.0.0.1:{port}"))
+        .arg("--http-address")
+        .arg(format!("127.0.0.1:{http}"))
         .args(arguments);
     Ok(Operator {
         process: cluster.start_process(name, command)?,
         port,
+        http,
     })
 }
 

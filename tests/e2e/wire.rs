@@ -112,6 +112,16 @@ pub fn get_blocking(port: u16, path: &str) -> Result<(u16, String)> {
     answer(&read_all(&mut stream))
 }
 
+/// The same without TLS.
+pub fn get_plain(port: u16, path: &str) -> Result<(u16, String)> {
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port))?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"
+    )?;
+    answer(&read_all(&mut stream))
+}
+
 fn post(path: &str, content_type: &str, body: &[u8]) -> Result<(u16, String)> {
     let mut stream = connect(shared().operator.port)?;
     let head = format!(

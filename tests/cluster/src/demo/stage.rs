@@ -60,6 +60,8 @@ impl Stage {
             NAMESPACE,
             "--webhook-address",
             &address,
+            "--http-address",
+            "127.0.0.1:0",
             // Nobody has to be told of the end: there is one API server, and it ends next.
             "--drain-seconds",
             "0",

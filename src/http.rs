@@ -1,0 +1,128 @@
+//! Plain HTTP within the cluster: `/healthz`, `/readyz`, `/metrics`. Small answers to few callers.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{ALLOW, CONTENT_TYPE};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+
+use crate::metrics::{self, Metrics};
+
+/// Connections at one time; more wait.
+const CONNECTIONS: usize = 64;
+/// A connection is closed when the headers of its next request do not come within this.
+const HEADER_TIME: Duration = Duration::from_secs(30);
+/// Nobody needs a connection for longer: one that takes its answers slowly must not keep its place.
+const CONNECTION_TIME: Duration = Duration::from_mins(10);
+/// Pause after a connection that could not be accepted, for want of file descriptors say.
+const PAUSE: Duration = Duration::from_millis(100);
+
+type Ready = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+/// Serves until it is dropped. `ready` is asked for `/readyz`; its error is the answer.
+pub async fn serve(
+    listener: TcpListener,
+    metrics: Arc<Metrics>,
+    ready: impl Fn() -> Result<(), String> + Send + Sync + 'static,
+) -> anyhow::Result<()> {
+    let ready: Ready = Arc::new(ready);
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        let place = places.clone().acquire_owned().await?;
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!("a connection could not be accepted: {error}");
+                sleep(PAUSE).await;
+                continue;
+            }
+        };
+        // Those that have ended.
+        while connections.try_join_next().is_some() {}
+        let (metrics, ready) = (metrics.clone(), ready.clone());
+        connections.spawn(async move {
+            let _ = timeout(CONNECTION_TIME, connection(stream, metrics, ready)).await;
+            drop(place);
+        });
+    }
+}
+
+async fn connection(stream: TcpStream, metrics: Arc<Metrics>, ready: Ready) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let response = answer(request.method(), request.uri().path(), &metrics, &ready);
+        async { Ok::<_, Infallible>(response) }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIME)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!("connection: {error}");
+    }
+}
+
+fn answer(method: &Method, path: &str, metrics: &Metrics, ready: &Ready) -> Response<Full<Bytes>> {
+    let plain = "text/plain; charset=utf-8";
+    let (code, kind, text) = match path {
+        "/healthz" | "/readyz" | "/metrics" if !matches!(*method, Method::GET | Method::HEAD) => {
+            (StatusCode::METHOD_NOT_ALLOWED, plain, "use GET".to_owned())
+        }
+        "/healthz" => (StatusCode::OK, plain, "ok".to_owned()),
+        "/readyz" => match ready() {
+            Ok(()) => (StatusCode::OK, plain, "ok".to_owned()),
+            Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, plain, reason),
+        },
+        "/metrics" => match metrics.text() {
+            Ok(text) => (StatusCode::OK, metrics::CONTENT_TYPE, text),
+            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, plain, error.to_string()),
+        },
+        _ => {
+            let text = "there are /healthz, /readyz and /metrics".to_owned();
+            (StatusCode::NOT_FOUND, plain, text)
+        }
+    };
+    let mut response = Response::new(Full::new(Bytes::from(text)));
+    *response.status_mut() = code;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(kind));
+    if code == StatusCode::METHOD_NOT_ALLOWED {
+        headers.insert(ALLOW, hyper::header::HeaderValue::from_static("GET, HEAD"));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers() {
+        let metrics = Metrics::new(Arc::default());
+        let well: Ready = Arc::new(|| Ok(()));
+        let ill: Ready = Arc::new(|| Err("no certificate yet".to_owned()));
+        let table = [
+            ("alive", Method::GET, "/healthz", &ill, 200),
+            ("ready", Method::GET, "/readyz", &well, 200),
+            ("ready, by HEAD", Method::HEAD, "/readyz", &well, 200),
+            ("not ready", Method::GET, "/readyz", &ill, 503),
+            ("metrics", Method::GET, "/metrics", &ill, 200),
+            ("a write", Method::POST, "/metrics", &well, 405),
+            ("something else", Method::GET, "/", &well, 404),
+        ];
+        for (what, method, path, ready, code) in table {
+            let response = answer(&method, path, &metrics, ready);
+            assert_eq!(response.status().as_u16(), code, "{what}");
+        }
+    }
+}

@@ -1,0 +1,465 @@
+//! Leader election: of many replicas one reconciles, the one that holds a Lease.
+//!
+//! Own code, because the published ones did not keep apart what must be kept apart: `kube-lease-manager` 0.13
+//! renews and takes over without a precondition on the version it has read, so two may hold the Lease at once
+//! after a pause, and it compares the clocks of different machines.
+
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use k8s_openapi::Resource;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::jiff::Timestamp;
+use kube::Api;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::runtime::{WatchStreamExt, watcher};
+use serde_json::json;
+use tokio::time::{sleep, timeout};
+
+use crate::connect::Connection;
+use crate::fence::{Fence, Moment};
+
+/// Which Lease, and how long.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The operator's namespace.
+    pub namespace: String,
+    /// The Lease's name.
+    pub lease: String,
+    /// This process, as nobody else is called.
+    pub identity: String,
+    /// How long the Lease is left to a holder that does not renew it.
+    pub duration: Duration,
+}
+
+impl Settings {
+    /// A leader that could not renew for this long since it last did leads no more: well before another one
+    /// takes over, so that a request under way has an end.
+    fn renew_limit(&self) -> Duration {
+        self.duration * 2 / 3
+    }
+
+    /// Time between renewals, or tries of them.
+    fn pause(&self) -> Duration {
+        self.duration / 5
+    }
+}
+
+/// One replica that stands for election.
+pub struct Candidate {
+    api: Api<Lease>,
+    /// The same for what only a leader may do.
+    fenced: Api<Lease>,
+    settings: Settings,
+    fence: Fence,
+    on_change: Box<dyn Fn(bool) + Send + Sync>,
+}
+
+/// What a candidate does about a Lease as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Take,
+    Wait(Duration),
+}
+
+/// Decides. `unchanged` is how long the Lease has been as it is, by this replica's own clock: those of
+/// others are not compared.
+fn step(lease: Option<&LeaseSpec>, settings: &Settings, unchanged: Duration) -> Step {
+    let holder = lease
+        .and_then(|lease| lease.holder_identity.as_deref())
+        .unwrap_or_default();
+    if holder.is_empty() || holder == settings.identity {
+        return Step::Take;
+    }
+    let seconds = lease.and_then(|lease| lease.lease_duration_seconds);
+    let duration = seconds
+        .and_then(|seconds| u64::try_from(seconds).ok())
+        .map_or(settings.duration, Duration::from_secs);
+    match duration.saturating_sub(unchanged) {
+        Duration::ZERO => Step::Take,
+        left => Step::Wait(left),
+    }
+}
+
+/// The Lease as this replica holds it.
+fn held(lease: Option<&Lease>, settings: &Settings, now: Timestamp) -> LeaseSpec {
+    let old = lease
+        .and_then(|lease| lease.spec.clone())
+        .unwrap_or_default();
+    let was_ours = old.holder_identity.as_deref() == Some(&settings.identity);
+    let transitions = old.lease_transitions.unwrap_or(0);
+    LeaseSpec {
+        holder_identity: Some(settings.identity.clone()),
+        lease_duration_seconds: Some(
+            i32::try_from(settings.duration.as_secs()).unwrap_or(i32::MAX),
+        ),
+        acquire_time: old
+            .acquire_time
+            .clone()
+            .filter(|_| was_ours)
+            .or(Some(MicroTime(now))),
+        renew_time: Some(MicroTime(now)),
+        lease_transitions: Some(if was_ours || lease.is_none() {
+            transitions
+        } else {
+            transitions.saturating_add(1)
+        }),
+        ..old
+    }
+}
+
+impl Candidate {
+    /// A candidate. Writes through the connection's fence are let out while it leads; `on_change` is told when it begins
+    /// and ends to.
+    pub fn new(
+        connection: &Connection,
+        settings: Settings,
+        on_change: impl Fn(bool) + Send + Sync + 'static,
+    ) -> Self {
+        let namespace = &settings.namespace;
+        Self {
+            api: Api::namespaced(connection.client.clone(), namespace),
+            fenced: Api::namespaced(connection.fenced.clone(), namespace),
+            fence: connection.fence.clone(),
+            settings,
+            on_change: Box::new(on_change),
+        }
+    }
+
+    /// Runs `work` whenever this replica leads, and drops it when it leads no more. Ends when `work` does, and
+    /// gives the Lease back then; while it does not lead, it ends at `stop`, with nothing.
+    pub async fn run<T>(
+        self,
+        mut work: impl FnMut() -> BoxFuture<'static, T>,
+        stop: impl Future<Output = ()>,
+    ) -> Option<T> {
+        let mut stop = pin!(stop);
+        loop {
+            let mut lease = tokio::select! {
+                lease = self.acquire() => lease,
+                () = &mut stop => return None,
+            };
+            let (name, identity) = (&self.settings.lease, &self.settings.identity);
+            tracing::info!(lease = name, identity, "leading");
+            (self.on_change)(true);
+            let done = tokio::select! {
+                done = work() => Some(done),
+                () = self.hold(&mut lease) => None,
+            };
+            self.fence.close();
+            (self.on_change)(false);
+            if done.is_some() {
+                self.release(lease).await;
+                return done;
+            }
+            tracing::warn!(lease = name, identity, "not leading any more");
+        }
+    }
+
+    /// Waits until the Lease is free, and takes it.
+    async fn acquire(&self) -> Lease {
+        let mut changes =
+            pin!(watcher::watch_object(self.api.clone(), &self.settings.lease).default_backoff());
+        let mut seen: Option<Seen> = None;
+        loop {
+            let mut pause = self.settings.pause();
+            match seen.as_ref().map(|seen| seen.step(&self.settings)) {
+                Some(Step::Wait(left)) => pause = left,
+                Some(Step::Take) => {
+                    let lease = seen.as_ref().and_then(|seen| seen.lease.as_ref());
+                    match self.take(lease).await {
+                        Ok(lease) => return lease,
+                        // Another one was faster: the watch tells who.
+                        Err(error) if is_conflict(&error) => tracing::debug!("{error}"),
+                        Err(error) => self.warn("taking", &error),
+                    }
+                }
+                None => {}
+            }
+            tokio::select! {
+                change = changes.next() => match change {
+                    Some(Ok(lease)) => seen = Some(Seen::next(seen, lease)),
+                    Some(Err(error)) => self.warn("watching", &error),
+                    None => sleep(pause).await,
+                },
+                () = sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Takes the Lease as it was read. A conflict when it has changed since.
+    async fn take(&self, lease: Option<&Lease>) -> kube::Result<Lease> {
+        let since = Moment::now();
+        let taken = if let Some(lease) = lease {
+            self.write(&self.api, lease).await?
+        } else {
+            self.create().await?
+        };
+        self.fence.open(since, self.settings.renew_limit());
+        Ok(taken)
+    }
+
+    /// Makes the Lease. By server-side apply: a role can allow that for the one name, a POST only for all.
+    async fn create(&self) -> kube::Result<Lease> {
+        let wanted = json!({
+            "apiVersion": Lease::API_VERSION,
+            "kind": Lease::KIND,
+            "metadata": {"name": self.settings.lease},
+            "spec": held(None, &self.settings, Timestamp::now()),
+        });
+        // Not forced, and by a manager of this process alone: of two, one has a conflict.
+        let params = PatchParams::apply(&self.settings.identity);
+        let api = &self.api;
+        api.patch(&self.settings.lease, &params, &Patch::Apply(wanted))
+            .await
+    }
+
+    /// Renews the Lease until it is another's, or could not be renewed in time.
+    async fn hold(&self, lease: &mut Lease) {
+        let mut pause = self.settings.pause();
+        loop {
+            sleep(pause).await;
+            pause = self.settings.pause();
+            let left = self.fence.left();
+            if left.is_zero() {
+                return;
+            }
+            let since = Moment::now();
+            match timeout(left, self.write(&self.fenced, lease)).await {
+                Ok(Ok(renewed)) => {
+                    *lease = renewed;
+                    self.fence.open(since, self.settings.renew_limit());
+                }
+                Ok(Err(error)) if is_conflict(&error) => {
+                    match timeout(left, self.api.get_opt(&self.settings.lease)).await {
+                        // Somebody changed something else of it.
+                        Ok(Ok(Some(found))) if self.is_ours(&found) => {
+                            *lease = found;
+                            pause = Duration::ZERO;
+                        }
+                        Ok(Ok(_)) | Err(_) => return,
+                        Ok(Err(error)) => self.warn("reading", &error),
+                    }
+                }
+                Ok(Err(error)) => self.warn("renewing", &error),
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Gives the Lease back, so that the next one need not wait for its end.
+    async fn release(&self, mut lease: Lease) {
+        let spec = lease.spec.get_or_insert_default();
+        spec.holder_identity = Some(String::new());
+        let released = timeout(self.settings.pause(), replace(&self.api, &lease)).await;
+        match released {
+            Ok(Ok(_)) => tracing::info!(lease = self.settings.lease, "the lease was given back"),
+            Ok(Err(error)) => self.warn("giving back", &error),
+            Err(_) => tracing::warn!(
+                lease = self.settings.lease,
+                "the lease was not given back in time"
+            ),
+        }
+    }
+
+    /// Writes this replica into the Lease, if it is still as it was read.
+    async fn write(&self, api: &Api<Lease>, lease: &Lease) -> kube::Result<Lease> {
+        let spec = Some(held(Some(lease), &self.settings, Timestamp::now()));
+        replace(
+            api,
+            &Lease {
+                metadata: lease.metadata.clone(),
+                spec,
+            },
+        )
+        .await
+    }
+
+    fn is_ours(&self, lease: &Lease) -> bool {
+        let spec = lease.spec.as_ref();
+        spec.and_then(|spec| spec.holder_identity.as_deref()) == Some(&self.settings.identity)
+    }
+
+    fn warn(&self, doing: &str, error: &dyn std::error::Error) {
+        let Settings {
+            namespace, lease, ..
+        } = &self.settings;
+        tracing::warn!("{doing} Lease {namespace}/{lease} failed: {error}; trying again");
+    }
+}
+
+/// Its version goes along, so that a Lease which changed since is left alone.
+async fn replace(api: &Api<Lease>, lease: &Lease) -> kube::Result<Lease> {
+    let name = lease.metadata.name.as_deref().unwrap_or_default();
+    api.replace(name, &PostParams::default(), lease).await
+}
+
+/// Whether the Lease is not as it was read: changed, or gone.
+fn is_conflict(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if matches!(status.code, 404 | 409))
+}
+
+/// A Lease as a follower sees it.
+struct Seen {
+    lease: Option<Lease>,
+    /// By the clock that stands still while a machine sleeps: no Lease is taken too early.
+    since: Instant,
+}
+
+impl Seen {
+    fn next(before: Option<Self>, lease: Option<Lease>) -> Self {
+        let spec = |lease: &Option<Lease>| lease.as_ref().and_then(|lease| lease.spec.clone());
+        let since = before
+            .filter(|before| spec(&before.lease) == spec(&lease))
+            .map_or_else(Instant::now, |before| before.since);
+        Self { lease, since }
+    }
+
+    fn step(&self, settings: &Settings) -> Step {
+        let spec = self.lease.as_ref().and_then(|lease| lease.spec.as_ref());
+        step(spec, settings, self.since.elapsed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn settings() -> Settings {
+        Settings {
+            namespace: "system".to_owned(),
+            lease: "operator".to_owned(),
+            identity: "me".to_owned(),
+            duration: 15 * SECOND,
+        }
+    }
+
+    fn lease(holder: &str, seconds: Option<i32>) -> LeaseSpec {
+        LeaseSpec {
+            holder_identity: Some(holder.to_owned()),
+            lease_duration_seconds: seconds,
+            lease_transitions: Some(4),
+            acquire_time: Some(MicroTime(Timestamp::UNIX_EPOCH)),
+            ..LeaseSpec::default()
+        }
+    }
+
+    #[test]
+    fn the_lease_and_the_time_it_has_been_as_it_is_decide() {
+        let (other, mine) = (lease("other", Some(20)), lease("me", Some(20)));
+        let table = [
+            ("there is none", None, 0, Step::Take),
+            ("nobody's", Some(lease("", Some(20))), 0, Step::Take),
+            (
+                "without a holder",
+                Some(LeaseSpec::default()),
+                0,
+                Step::Take,
+            ),
+            ("this replica's own", Some(mine), 0, Step::Take),
+            (
+                "another's, just renewed",
+                Some(other.clone()),
+                0,
+                Step::Wait(20 * SECOND),
+            ),
+            (
+                "another's, some time ago",
+                Some(other.clone()),
+                19,
+                Step::Wait(SECOND),
+            ),
+            ("another's, over", Some(other), 20, Step::Take),
+            (
+                "another's, without a duration",
+                Some(lease("other", None)),
+                14,
+                Step::Wait(SECOND),
+            ),
+            (
+                "another's, with a senseless one",
+                Some(lease("other", Some(-1))),
+                15,
+                Step::Take,
+            ),
+        ];
+        for (what, lease, seconds, expected) in table {
+            let step = step(lease.as_ref(), &settings(), seconds * SECOND);
+            assert_eq!(step, expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn renewing_keeps_since_when_and_taking_over_counts() {
+        let now = Timestamp::UNIX_EPOCH + SECOND;
+        let of = |spec: Option<LeaseSpec>| {
+            let lease = spec.map(|spec| Lease {
+                spec: Some(spec),
+                ..Lease::default()
+            });
+            let held = held(lease.as_ref(), &settings(), now);
+            assert_eq!(held.holder_identity.as_deref(), Some("me"));
+            assert_eq!(held.renew_time, Some(MicroTime(now)));
+            assert_eq!(held.lease_duration_seconds, Some(15));
+            (held.acquire_time.map(|time| time.0), held.lease_transitions)
+        };
+        assert_eq!(of(None), (Some(now), Some(0)), "made");
+        assert_eq!(
+            of(Some(lease("me", None))),
+            (Some(Timestamp::UNIX_EPOCH), Some(4)),
+            "renewed"
+        );
+        assert_eq!(
+            of(Some(lease("other", None))),
+            (Some(now), Some(5)),
+            "taken over"
+        );
+        assert_eq!(
+            of(Some(lease("", None))),
+            (Some(now), Some(5)),
+            "given back before"
+        );
+    }
+
+    #[test]
+    fn a_leader_stops_before_another_may_take_over() {
+        let settings = settings();
+        assert!(settings.renew_limit() < settings.duration);
+        assert!(
+            settings.pause() * 2 < settings.renew_limit(),
+            "there is more than one try"
+        );
+    }
+
+    #[test]
+    fn only_a_change_of_what_it_says_counts_as_a_change() {
+        let of = |spec, version: &str| {
+            let mut lease = Lease {
+                spec: Some(spec),
+                ..Lease::default()
+            };
+            lease.metadata.resource_version = Some(version.to_owned());
+            Some(lease)
+        };
+        let past = Instant::now().checked_sub(SECOND).unwrap();
+        let before = || {
+            Some(Seen {
+                lease: of(lease("other", None), "1"),
+                since: past,
+            })
+        };
+        let same = Seen::next(before(), of(lease("other", None), "2"));
+        assert_eq!(same.since, past, "a label, say");
+        assert_eq!(
+            same.lease.unwrap().metadata.resource_version.as_deref(),
+            Some("2")
+        );
+        let renewed = Seen::next(before(), of(lease("another", None), "2"));
+        assert!(renewed.since > past, "another holder");
+    }
+}

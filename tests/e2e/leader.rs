@@ -1,0 +1,239 @@
+//! Several replicas: one reconciles, and only one, whatever happens to it; all answer admission.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use cluster::{Cluster, eventually};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
+use kube::api::DeleteParams;
+use mcp_operator::api::MCPServer;
+use serde_json::json;
+
+use crate::setup::{self, OWN, Operator, SOON, Space, refusal};
+use crate::wire::get_plain;
+
+/// Short, so that a handover is seen soon; long beside what a busy machine holds up.
+const LEASE: [&str; 3] = ["--leader-elect", "--lease-duration", "5s"];
+
+/// Replicas with users of their own, so that the audit log tells who wrote.
+struct Replicas {
+    cluster: Cluster,
+    space: Space,
+    all: Vec<(String, Operator)>,
+}
+
+impl Replicas {
+    async fn start(name: &str, count: usize) -> Result<Self> {
+        let cluster = Cluster::start(setup::options()).await?;
+        let mut all = Vec::new();
+        for index in 0..count {
+            let user = format!("replica-{index}");
+            all.push((user.clone(), setup::spawn_replica(&cluster, &user, &LEASE)?));
+        }
+        setup::install(&cluster, all[0].1.port)?;
+        for (_, operator) in &all {
+            setup::wait_ready(operator)?;
+        }
+        let space = Space::within(&cluster, name).await;
+        Ok(Self {
+            cluster,
+            space,
+            all,
+        })
+    }
+
+    /// Waits until one of them says that it leads, and one only.
+    async fn leader(&self, among: &[usize]) -> usize {
+        let found = eventually("one replica leads", SOON, || async {
+            let mut leaders = Vec::new();
+            for index in among {
+                if metric(&self.all[*index].1, "mcp_operator_leader")? > 0.0 {
+                    leaders.push(*index);
+                }
+            }
+            match leaders[..] {
+                [one] => Ok(Some(one)),
+                _ => bail!("these lead: {leaders:?}"),
+            }
+        });
+        found.await.unwrap_or_else(|error| panic!("{error:#}"))
+    }
+
+    async fn leader_is(&self, index: usize, expected: f64) {
+        eventually(
+            &format!("mcp_operator_leader of {index} is {expected}"),
+            SOON,
+            || async {
+                match metric(&self.all[index].1, "mcp_operator_leader")? {
+                    value if (value - expected).abs() < f64::EPSILON => Ok(Some(())),
+                    value => bail!("it is {value}"),
+                }
+            },
+        )
+        .await
+        .unwrap_or_else(|error| panic!("{error:#}"));
+    }
+
+    /// What a replica wrote, Leases and certificates apart.
+    async fn writes(&self, index: usize) -> Result<usize> {
+        let writes = self.cluster.writes_by(&self.all[index].0).await?;
+        let own = |resource: &str| {
+            resource == "leases"
+                || resource == "secrets"
+                || resource.ends_with("webhookconfigurations")
+        };
+        Ok(writes.iter().filter(|write| !own(&write.resource)).count())
+    }
+
+    /// Lets this replica answer admission.
+    fn ask(&self, index: usize) -> Result<()> {
+        setup::install(&self.cluster, self.all[index].1.port)?;
+        setup::wait_ready(&self.all[index].1)
+    }
+
+    async fn create(&self, name: &str) -> Result<()> {
+        self.space.create(name, json!({"image": "x:1"})).await?;
+        self.space.until_ready(name).await;
+        Ok(())
+    }
+}
+
+/// A sample without labels.
+fn metric(operator: &Operator, name: &str) -> Result<f64> {
+    let (code, text) = get_plain(operator.http, "/metrics")?;
+    ensure!(code == 200, "/metrics gave {code} {text}");
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    Ok(line
+        .with_context(|| format!("no {name} in {text}"))?
+        .parse()?)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_of_three_reconciles_and_hands_over_at_once_when_it_goes() -> Result<()> {
+    let replicas = Replicas::start("handover", 3).await?;
+    let first = replicas.leader(&[0, 1, 2]).await;
+    replicas.create("before").await?;
+    let others: Vec<_> = (0..3).filter(|index| *index != first).collect();
+    for index in &others {
+        assert_eq!(replicas.writes(*index).await?, 0, "a follower wrote");
+        replicas.ask(*index)?;
+        let bad = replicas.space.create("bad", json!({"image": "X"})).await;
+        assert_eq!(refusal(bad).code, 422, "a follower answers admission");
+    }
+    let start = Instant::now();
+    replicas.all[first].1.process.signal("TERM")?;
+    let second = replicas.leader(&others).await;
+    let took = start.elapsed();
+    println!("handover from a leader that was told to go: {took:?}");
+    let lease: Api<Lease> = Api::namespaced(replicas.space.client.clone(), OWN);
+    let spec = lease.get("mcp-operator").await?.spec.context("no spec")?;
+    let pod = spec.holder_identity.context("no holder")?;
+    assert!(pod.starts_with("mcp-operator-"), "{pod}");
+    assert_eq!(spec.lease_transitions, Some(1));
+    replicas.ask(second)?;
+    replicas.create("after").await?;
+    replicas.cluster.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_leader_is_followed_when_its_lease_is_over() -> Result<()> {
+    let replicas = Replicas::start("killed", 2).await?;
+    let first = replicas.leader(&[0, 1]).await;
+    let start = Instant::now();
+    replicas.all[first].1.process.signal("KILL")?;
+    let second = replicas.leader(&[1 - first]).await;
+    println!(
+        "handover from a killed leader, lease of 5 s: {:?}",
+        start.elapsed()
+    );
+    replicas.ask(second)?;
+    replicas.create("after").await?;
+    replicas.cluster.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_paused_leader_that_wakes_up_too_late_writes_nothing() -> Result<()> {
+    let replicas = Replicas::start("paused", 2).await?;
+    let old = replicas.leader(&[0, 1]).await;
+    replicas.create("before").await?;
+    // Paused in the midst of work: its passes have begun, its requests are to go out.
+    for index in 0..20 {
+        let name = format!("midst-{index}");
+        replicas
+            .space
+            .create(&name, json!({"image": "x:1", "config": {"A": "b"}}))
+            .await?;
+    }
+    replicas.ask(1 - old)?;
+    replicas.all[old].1.process.signal("STOP")?;
+    let new = replicas.leader(&[1 - old]).await;
+    for index in 0..20 {
+        replicas.space.until_ready(&format!("midst-{index}")).await;
+    }
+    let user = replicas.all[old].0.clone();
+    let before = replicas.cluster.writes_by(&user).await?.len();
+    replicas.all[old].1.process.signal("CONT")?;
+    // Awake: it answers, and says that it does not lead.
+    replicas.leader_is(old, 0.0).await;
+    // Work that it would do, if it thought that it leads: it is done, by the other one.
+    let servers = replicas.space.servers();
+    for index in 0..20 {
+        servers
+            .delete(&format!("midst-{index}"), &DeleteParams::default())
+            .await?;
+    }
+    for index in 0..20 {
+        let name = format!("midst-{index}");
+        replicas.space.until_gone::<MCPServer>(&name).await;
+    }
+    assert_eq!(
+        replicas.leader(&[0, 1]).await,
+        new,
+        "the lead does not come back"
+    );
+    let after = replicas.cluster.writes_by(&user).await?;
+    assert_eq!(
+        after.len(),
+        before,
+        "it wrote after its pause: {:?}",
+        &after[before..]
+    );
+    replicas.cluster.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deleted_lease_is_made_again_and_a_stolen_one_ends_the_lead() -> Result<()> {
+    let replicas = Replicas::start("lease", 1).await?;
+    replicas.leader(&[0]).await;
+    let leases: Api<Lease> = Api::namespaced(replicas.space.client.clone(), OWN);
+    leases
+        .delete("mcp-operator", &DeleteParams::default())
+        .await?;
+    eventually("the lease is there again", SOON, || async {
+        Ok(leases.get_opt("mcp-operator").await?)
+    })
+    .await?;
+    replicas.leader(&[0]).await;
+    replicas.create("made-again").await?;
+
+    let patch = json!({"spec": {"holderIdentity": "somebody-else", "leaseDurationSeconds": 3600}});
+    let merge = kube::api::Patch::Merge(patch);
+    leases
+        .patch("mcp-operator", &Default::default(), &merge)
+        .await?;
+    replicas.leader_is(0, 0.0).await;
+    let patch = json!({"spec": {"holderIdentity": null}});
+    leases
+        .patch(
+            "mcp-operator",
+            &Default::default(),
+            &kube::api::Patch::Merge(patch),
+        )
+        .await?;
+    replicas.leader_is(0, 1.0).await;
+    replicas.create("given-back").await?;
+    replicas.cluster.stop().await
+}
