@@ -26,11 +26,25 @@ pub enum Command {
     Crd,
     /// Print the webhook configurations (apply them; the operator fills in their caBundle)
     Webhooks(WebhooksArgs),
+    /// Ask a running operator, in dry runs: a valid MCPServer has to be accepted, a faulty one refused
+    Check(CheckArgs),
     /// Check MCPServers in YAML files, without a cluster
     Validate {
         /// Files of one or many documents; standard input when there are none, or for "-"
         files: Vec<PathBuf>,
     },
+}
+
+/// Arguments of `check`.
+#[derive(Args, Clone, Debug)]
+pub struct CheckArgs {
+    /// Kubeconfig of the cluster; by default $KUBECONFIG, ~/.kube/config or the pod's own account
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Namespace to ask for; by default the kubeconfig's or the pod's
+    #[arg(long)]
+    pub namespace: Option<String>,
 }
 
 /// Arguments of `run`.

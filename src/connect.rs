@@ -1,5 +1,6 @@
 //! The way to the cluster: one client for all, one for what only a leader may write.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -28,7 +29,7 @@ pub struct Connection {
 
 /// Connects as the arguments say. An error when there is no cluster, or no answer.
 pub async fn connect(args: &RunArgs) -> anyhow::Result<Connection> {
-    let config = config(args).await?;
+    let config = config(args.kubeconfig.as_deref()).await?;
     let default = || config.default_namespace.clone();
     let namespace = args.namespace.clone().unwrap_or_else(default);
     let fence = Fence::default();
@@ -51,9 +52,10 @@ pub async fn connect(args: &RunArgs) -> anyhow::Result<Connection> {
     })
 }
 
-async fn config(args: &RunArgs) -> anyhow::Result<Config> {
+/// A cluster's address and credentials: of a kubeconfig, of the environment, or of the pod.
+pub async fn config(kubeconfig: Option<&Path>) -> anyhow::Result<Config> {
     let mut own_proxy = false;
-    let mut config = match &args.kubeconfig {
+    let mut config = match kubeconfig {
         Some(file) => {
             let read = Kubeconfig::read_from(file)
                 .with_context(|| format!("--kubeconfig {} cannot be read", file.display()))?;

@@ -42,9 +42,32 @@ async fn objects_stored_before_any_webhook_are_defaulted_and_their_faults_kept_o
     let created = setup::kubectl(&cluster, &arguments, &unreadable.to_string())?;
     assert!(created.status.success(), "{created:?}");
 
+    let check = || {
+        let kubeconfig = cluster.kubeconfig().display().to_string();
+        let arguments = [
+            "check",
+            "--namespace",
+            &space.namespace,
+            "--kubeconfig",
+            &kubeconfig,
+        ];
+        setup::binary().args(arguments).output()
+    };
+    let alone = check()?;
+    let said = String::from_utf8_lossy(&alone.stderr).into_owned();
+    assert!(
+        !alone.status.success() && said.contains("the mutating webhook was not asked"),
+        "{alone:?}"
+    );
     let operator = setup::spawn_operator(&cluster, "operator", &[])?;
     setup::install(&cluster, operator.port)?;
     setup::wait_ready(&operator)?;
+    let installed = check()?;
+    let said = String::from_utf8_lossy(&installed.stdout).into_owned();
+    assert!(
+        installed.status.success() && said.contains("(requested: 3)"),
+        "{installed:?}"
+    );
 
     let good = space.until_ready("good").await;
     assert_eq!(good.finalizers(), [labels::FINALIZER]);

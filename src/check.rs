@@ -1,0 +1,62 @@
+//! `mcp-operator check`: does an installed operator answer? Asked as a user would ask, and nothing is stored.
+
+use anyhow::{Context as _, bail, ensure};
+use kube::api::{DynamicObject, PostParams};
+use kube::{Api, Client, CustomResourceExt, ResourceExt};
+use serde_json::{Value, json};
+
+use crate::api::{MCPServer, labels};
+use crate::cli::CheckArgs;
+use crate::connect;
+
+/// What every refusal of the faulty server says.
+const REFUSAL: &str = "stdio transport does not support multiple replicas (requested: 3)";
+
+/// Sends a server that has to be accepted and one that has to be refused, both as dry runs. Says on standard
+/// output what was seen; an error says what was expected, what came and where to look.
+pub async fn run(args: CheckArgs) -> anyhow::Result<()> {
+    let config = connect::config(args.kubeconfig.as_deref()).await?;
+    let namespace = args
+        .namespace
+        .unwrap_or_else(|| config.default_namespace.clone());
+    let client =
+        Client::try_from(config).context("the cluster's address or credentials cannot be used")?;
+    let api = Api::<DynamicObject>::namespaced_with(client, &namespace, &MCPServer::api_resource());
+
+    let good = dry_run(&api, json!({"image": "example.com/server:1.0.0"})).await;
+    let good = good.context("a valid MCPServer was refused; is the operator ready?")?;
+    ensure!(
+        good.finalizers()
+            .iter()
+            .any(|name| name == labels::FINALIZER),
+        "a valid MCPServer was accepted without the finalizer {}: the mutating webhook was not asked; look at its \
+         namespaceSelector",
+        labels::FINALIZER
+    );
+    println!(
+        "a valid MCPServer is accepted, with defaults: {}",
+        good.data["spec"]["resources"]
+    );
+
+    let bad = json!({"image": "example.com/server:1.0.0", "transport": "stdio", "replicas": 3});
+    match dry_run(&api, bad).await {
+        Err(kube::Error::Api(status)) if status.code == 422 && status.message.contains(REFUSAL) => {
+            println!("a faulty one is refused: {}", status.message);
+            Ok(())
+        }
+        Err(error) => Err(error).context("a faulty MCPServer was refused, but not for its fault"),
+        Ok(_) => bail!(
+            "a faulty MCPServer was accepted: the validating webhook was not asked; look at its namespaceSelector"
+        ),
+    }
+}
+
+async fn dry_run(api: &Api<DynamicObject>, spec: Value) -> kube::Result<DynamicObject> {
+    let resource = MCPServer::api_resource();
+    let object = DynamicObject::new("mcp-operator-check", &resource).data(json!({"spec": spec}));
+    let params = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
+    api.create(&params, &object).await
+}
