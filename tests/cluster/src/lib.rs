@@ -10,10 +10,12 @@
 )]
 
 pub mod audit;
+pub mod cargo;
 mod control_plane;
 pub mod demo;
 pub mod fake_kubelet;
 mod flags;
+pub mod operator_image;
 mod pki;
 pub mod process;
 mod shared;

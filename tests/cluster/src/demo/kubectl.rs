@@ -6,9 +6,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use tokio::process::Command;
 
-use super::samples::workspace;
 use super::screen::{command, note};
 use crate::Cluster;
+use crate::cargo::workspace;
 
 /// More than the `--timeout` that some commands have.
 const KUBECTL_LIMIT: Duration = Duration::from_secs(90);

@@ -1,8 +1,8 @@
 //! The files in `config/samples/`, and what is written in their first lines.
 
-use std::path::{Path, PathBuf};
-
 use anyhow::{Context, Result, ensure};
+
+use crate::cargo::workspace;
 
 /// What a refusal must contain is written behind this.
 const EXPECT: &str = "# expect: ";
@@ -13,13 +13,6 @@ pub(super) struct Sample {
     pub(super) path: String,
     /// What its refusal must contain.
     pub(super) expected: Vec<String>,
-}
-
-/// The workspace's folder.
-pub(super) fn workspace() -> PathBuf {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    // Canonical only to look better in messages.
-    folder.canonicalize().unwrap_or(folder)
 }
 
 /// The samples of a kind, `valid` or `invalid`, by name.

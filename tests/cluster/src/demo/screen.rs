@@ -79,11 +79,6 @@ pub(super) fn note(text: impl Display) {
     }
 }
 
-/// A line of progress, where it does not mix with the output.
-pub(super) fn progress(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{MARGIN}{line}");
-}
-
 /// A command, as a user would type it.
 pub(super) fn command(line: &str) {
     note(bold(&format!("$ {line}")));

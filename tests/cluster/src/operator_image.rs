@@ -1,0 +1,122 @@
+//! The operator's image, made by the last stage of the Dockerfile as it stands there.
+//!
+//! The stage before it, which compiles, needs base images; a folder with the program built here takes its
+//! place.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::cargo::{self, Kind};
+use crate::process::{Family, tail};
+
+/// The image's name: the one in the chart's values, at this version.
+pub const NAME: &str = concat!(
+    "registry.example.com/mcp-operator/mcp-operator:",
+    env!("CARGO_PKG_VERSION")
+);
+
+/// An image in a file.
+#[derive(Debug)]
+pub struct OperatorImage {
+    /// In docker's archive format, for [`crate::Cluster::load_image`].
+    pub tarball: PathBuf,
+    /// Bytes of the program, which is all there is in it.
+    pub size: u64,
+}
+
+/// Builds the operator and packs it. The tarball is in `folder`. Fails with what to do if there is no buildah.
+pub async fn build(folder: &Path) -> Result<OperatorImage> {
+    check_buildah().await?;
+    let programs = cargo::build("mcp-operator", Kind::Static).await?;
+    let program = programs.first().context("cargo built nothing")?;
+    let size = std::fs::metadata(program)
+        .with_context(|| format!("looking at {}", program.display()))?
+        .len();
+    let tarball = folder.join("mcp-operator.tar");
+    let scratch = tempfile::Builder::new()
+        .prefix("mcp-image-")
+        .tempdir()
+        .context("creating a folder")?
+        .keep();
+    // With the family, buildah ends when this process does, and its storage goes.
+    let mut family = Family::new(&scratch)?;
+    // What the last stage copies from the stage called `build`.
+    let out = scratch.join("build/out");
+    std::fs::create_dir_all(&out).context("creating a folder")?;
+    std::fs::copy(program, out.join("mcp-operator"))
+        .with_context(|| format!("copying {}", program.display()))?;
+    let revision = revision().await;
+    let mut bud = buildah(&scratch);
+    bud.args(["bud", "--isolation", "chroot", "--build-context"])
+        .arg(format!("build={}", scratch.join("build").display()))
+        .args(["--build-arg", "TARGETARCH=amd64", "--build-arg"])
+        .arg(format!("VERSION={}", env!("CARGO_PKG_VERSION")))
+        .args(["--build-arg", &format!("REVISION={revision}")])
+        .args(["--tag", NAME, "--file"])
+        .arg(cargo::workspace().join("Dockerfile"))
+        // Nothing else is sent along.
+        .arg(scratch.join("build"));
+    run(&family, "buildah bud", bud, &scratch.join("bud.log")).await?;
+    let mut push = buildah(&scratch);
+    push.args(["push", NAME])
+        .arg(format!("docker-archive:{}:{NAME}", tarball.display()));
+    run(&family, "buildah push", push, &scratch.join("push.log")).await?;
+    family.end()?;
+    Ok(OperatorImage { tarball, size })
+}
+
+fn buildah(scratch: &Path) -> Command {
+    let mut command = Command::new("buildah");
+    command
+        .arg("--root")
+        .arg(scratch.join("storage"))
+        .arg("--runroot")
+        .arg(scratch.join("run"))
+        // One small layer: nothing is won by mounting.
+        .args(["--storage-driver", "vfs"]);
+    command
+}
+
+async fn run(family: &Family, name: &str, command: Command, log: &Path) -> Result<()> {
+    let process = family.start(name, command, log, false)?;
+    let success = loop {
+        if let Some(success) = process.success() {
+            break success;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    ensure!(success, "{name} failed:\n{}", tail(log));
+    Ok(())
+}
+
+async fn check_buildah() -> Result<()> {
+    let asked = tokio::process::Command::new("buildah")
+        .arg("--version")
+        .kill_on_drop(true)
+        .output()
+        .await;
+    ensure!(
+        asked.is_ok_and(|output| output.status.success()),
+        "buildah is needed to build the operator's image: apt-get install buildah"
+    );
+    Ok(())
+}
+
+/// The commit, or "unknown" without git.
+async fn revision() -> String {
+    let asked = tokio::process::Command::new("git")
+        .args(["rev-parse", "HEAD"])
+        .current_dir(cargo::workspace())
+        .kill_on_drop(true)
+        .output()
+        .await;
+    match asked {
+        Ok(output) if output.status.success() => {
+            String::from_utf8_lossy(&output.stdout).trim().to_owned()
+        }
+        _ => "unknown".to_owned(),
+    }
+}
