@@ -11,13 +11,17 @@
 
 pub mod audit;
 pub mod cargo;
+mod cert_manager;
 mod control_plane;
 pub mod demo;
 pub mod fake_kubelet;
 mod flags;
+mod helm;
 pub mod operator_image;
 mod pki;
+mod pod_network;
 pub mod process;
+mod service_account;
 mod shared;
 pub mod signals;
 pub mod tools;
