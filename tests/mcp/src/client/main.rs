@@ -41,7 +41,7 @@ enum Command {
         #[command(flatten)]
         to: To,
         #[command(flatten)]
-        call: Call,
+        call: Calling,
     },
     /// Call the tool `sleep`: print `calling` when the server has begun, then the result and its time
     Hold {
@@ -56,7 +56,7 @@ enum Command {
         #[command(flatten)]
         to: To,
         #[command(flatten)]
-        call: Call,
+        call: Calling,
         /// Calls in all
         #[arg(long)]
         requests: usize,
@@ -81,7 +81,7 @@ struct To {
 }
 
 #[derive(clap::Args)]
-struct Call {
+struct Calling {
     /// The tool's name
     tool: String,
     /// Its arguments, a JSON object
@@ -100,7 +100,9 @@ fn object(text: &str) -> Result<JsonObject> {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error"));
+    // A pod's log has both streams: the SDK's own words would stand between the results.
+    let quiet = "error,rmcp=off";
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(quiet));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -9,6 +9,7 @@ use std::time::Duration;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -59,31 +60,22 @@ pub async fn serve(
         calls: calls.clone(),
     });
 
-    let before = GracefulShutdown::new();
-    tokio::select! {
-        never = accept(&listener, &app, &before, true) => match never {},
-        () = stop => {}
-    }
-
-    app.ready.store(false, Ordering::Relaxed);
-    let before = tokio::spawn(before.shutdown());
-    let after = GracefulShutdown::new();
+    let connections = GracefulShutdown::new();
     let quiet = async {
+        stop.await;
+        app.ready.store(false, Ordering::Relaxed);
         sleep(linger).await;
         calls.close();
         calls.wait().await;
     };
-    // Probes, and requests that were on their way here; each has a connection of its own, so that
-    // the next one goes to another pod.
     tokio::select! {
-        never = accept(&listener, &app, &after, false) => match never {},
+        never = accept(&listener, &app, &connections) => match never {},
         () = quiet => {}
     }
     drop(listener);
     // Clients keep a stream open to hear from the server; it would never end.
     streams.cancel();
-    let closed = async { tokio::join!(before, after.shutdown()) };
-    if timeout(CLOSING, closed).await.is_err() {
+    if timeout(CLOSING, connections.shutdown()).await.is_err() {
         tracing::warn!("cut off connections that did not close within {CLOSING:?}");
     }
 }
@@ -92,7 +84,6 @@ async fn accept(
     listener: &TcpListener,
     app: &Arc<App>,
     connections: &GracefulShutdown,
-    keep_alive: bool,
 ) -> Infallible {
     loop {
         let (stream, peer) = match listener.accept().await {
@@ -110,7 +101,6 @@ async fn accept(
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .keep_alive(keep_alive)
             .serve_connection(TokioIo::new(stream), service);
         let connection = connections.watch(connection);
         tokio::spawn(async move {
@@ -123,6 +113,17 @@ async fn accept(
 
 impl App {
     async fn answer(&self, request: Request<Incoming>) -> Answer {
+        let mut answer = self.route(request).await;
+        if !self.ready.load(Ordering::Relaxed) {
+            // So that the client's next request goes to another pod. To close what is idle instead
+            // would lose the requests that are on their way here.
+            let close = HeaderValue::from_static("close");
+            answer.headers_mut().insert(CONNECTION, close);
+        }
+        answer
+    }
+
+    async fn route(&self, request: Request<Incoming>) -> Answer {
         match request.uri().path() {
             "/mcp" | "/" => self.mcp(request).await,
             "/health" => text(StatusCode::OK, "ok"),

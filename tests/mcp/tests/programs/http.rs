@@ -49,6 +49,10 @@ async fn what_a_tool_refuses_is_a_result_and_an_exit_code() {
     assert_eq!(result["isError"], true);
     let text = result["content"][0]["text"].as_str().unwrap();
     assert!(text.contains("/nowhere/config.json"), "{text}");
+
+    let result = client(&["call", &server.endpoint(), "echo"]).await.json(1);
+    let text = result["content"][0]["text"].as_str().unwrap();
+    assert!(text.contains("missing field `text`"), "{text}");
 }
 
 #[tokio::test]
@@ -59,10 +63,6 @@ async fn what_cannot_be_called_is_an_error() {
     let error = said.error();
     assert!(error.contains("calling no-such-tool"), "{error}");
     assert!(error.contains("tool not found"), "{error}");
-
-    let said = client(&["call", &url, "echo"]).await;
-    let error = said.error();
-    assert!(error.contains("missing field `text`"), "{error}");
 
     let long = ["call", &url, "sleep", "--arguments", r#"{"seconds":600}"#];
     let said = client(&[&long[..], &["--timeout", "300ms"]].concat()).await;
