@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use jiff::SignedDuration;
+use mcp_test::duration;
 use rmcp::model::JsonObject;
 use tracing_subscriber::EnvFilter;
 
@@ -87,11 +87,6 @@ struct Calling {
     /// Its arguments, a JSON object
     #[arg(long, default_value = "{}", value_parser = object)]
     arguments: JsonObject,
-}
-
-fn duration(text: &str) -> Result<Duration> {
-    let signed: SignedDuration = text.parse()?;
-    Ok(signed.try_into()?)
 }
 
 fn object(text: &str) -> Result<JsonObject> {

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
-use jiff::SignedDuration;
+use mcp_test::duration;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -60,11 +60,6 @@ enum Transport {
     Stdio,
     Http,
     StreamableHttp,
-}
-
-fn duration(text: &str) -> Result<Duration> {
-    let signed: SignedDuration = text.parse()?;
-    Ok(signed.try_into()?)
 }
 
 fn main() -> ExitCode {

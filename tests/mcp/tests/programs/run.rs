@@ -14,7 +14,7 @@ pub const CLIENT: &str = env!("CARGO_BIN_EXE_mcp-client");
 pub const TOOLS: [&str; 4] = ["config", "echo", "sleep", "whoami"];
 
 /// Longer than anything takes here, also on a busy machine.
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_mins(1);
 
 /// A program with an environment of its own, killed when it is dropped.
 pub fn command(program: &str, env: &[(&str, &str)]) -> Command {
