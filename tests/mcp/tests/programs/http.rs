@@ -1,6 +1,7 @@
 //! Tools, paths and errors over HTTP.
 
 use serde_json::{Value, json};
+use tokio::net::TcpSocket;
 
 use crate::run::{Server, TOOLS, browser, client};
 
@@ -72,10 +73,10 @@ async fn what_cannot_be_called_is_an_error() {
 
 #[tokio::test]
 async fn where_nobody_listens_the_error_names_the_url() {
-    let server = Server::start(&[]).await;
-    let url = server.endpoint();
-    server.terminate().await;
-    server.end().await;
+    // Bound and not listening, so that nobody else takes the port.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let url = format!("http://{}", socket.local_addr().unwrap());
     let said = client(&["tools", &url]).await;
     let error = said.error();
     assert!(error.contains(&format!("{url}/mcp")), "{error}");
