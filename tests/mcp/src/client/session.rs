@@ -20,6 +20,8 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 use url::Url;
 
+use crate::fault;
+
 /// How long a program may take to end after its standard input was closed.
 const LEAVING: Duration = Duration::from_secs(10);
 
@@ -108,6 +110,7 @@ impl Session {
         timeout(self.timeout, self.service.list_all_tools())
             .await
             .with_context(|| format!("listing the tools took longer than {:?}", self.timeout))?
+            .map_err(fault::request)
             .context("listing the tools")
     }
 
@@ -123,6 +126,7 @@ impl Session {
         self.service
             .send_cancellable_request(request, options)
             .await
+            .map_err(fault::request)
             .with_context(|| format!("calling {tool}"))
     }
 
@@ -156,6 +160,7 @@ pub async fn result(tool: &str, call: RequestHandle<RoleClient>) -> Result<CallT
     let answer = call
         .await_response()
         .await
+        .map_err(fault::request)
         .with_context(|| format!("calling {tool}"))?;
     match answer {
         ServerResult::CallToolResult(result) => Ok(result),
@@ -177,6 +182,7 @@ async fn http(url: &Url, reinitialize: bool) -> Result<RunningService<RoleClient
     Handler::default()
         .serve(transport)
         .await
+        .map_err(fault::initialize)
         .with_context(|| url.to_string())
 }
 
