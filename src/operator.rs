@@ -1,10 +1,8 @@
 //! The running operator: its parts, started together, ended together.
 
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use certs::Keeper;
 use futures::FutureExt;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
@@ -14,8 +12,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use webhook::{Limits, Server};
 
-use crate::admission::{MUTATE_NAME, Mutator, VALIDATE_NAME, Validator};
-use crate::api::labels;
+use crate::admission::{Mutator, Validator};
+use crate::certificates;
 use crate::cli::RunArgs;
 use crate::controller;
 
@@ -47,11 +45,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
                 args.webhook_address
             )
         })?;
-    let (keeper, serving) = Keeper::new(
-        client.clone(),
-        certificates(&args, &namespace),
-        Arc::new(SystemTime::now),
-    );
+    let (keeper, serving) = certificates::start(client.clone(), &args, &namespace)?;
     let limits = Limits {
         drain: Duration::from_secs(args.drain_seconds),
         ..Limits::default()
@@ -85,7 +79,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     );
     parts.spawn(controller::run(client, instance, stopping()).map(|ended| ("controller", ended)));
     // Goes on until the webhook server has drained.
-    let keeper = tokio::spawn(keeper.run());
+    let keeper = tokio::spawn(keeper);
     let keeper_handle = keeper.abort_handle();
     let mut keeper = Box::pin(keeper);
 
@@ -145,30 +139,4 @@ async fn config(args: &RunArgs) -> anyhow::Result<Config> {
     config.read_timeout = Some(READ_TIMEOUT);
     config.reset_reader_on_write = true;
     Ok(config)
-}
-
-fn certificates(args: &RunArgs, namespace: &str) -> certs::Settings {
-    let default_hosts = || {
-        [
-            "localhost".to_owned(),
-            "127.0.0.1".to_owned(),
-            format!("mcp-operator-webhook.{namespace}.svc"),
-        ]
-        .into()
-    };
-    let hosts = if args.webhook_host.is_empty() {
-        default_hosts()
-    } else {
-        args.webhook_host.clone()
-    };
-    certs::Settings {
-        namespace: namespace.to_owned(),
-        secret: args.ca_secret.clone(),
-        configuration: args.webhook_configuration.clone(),
-        webhooks: vec![MUTATE_NAME.to_owned(), VALIDATE_NAME.to_owned()],
-        hosts,
-        manager: labels::MANAGER.to_owned(),
-        ca_life: Duration::from_hours(365 * 24),
-        leaf_life: Duration::from_hours(24),
-    }
 }
