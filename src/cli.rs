@@ -21,7 +21,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the operator: the controller and the admission webhooks
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Print the CustomResourceDefinition (apply it before the operator starts)
     Crd,
     /// Print the webhook configurations (apply them; the operator fills in their caBundle)
@@ -101,6 +101,28 @@ pub struct RunArgs {
     #[arg(long, value_name = "NAME", default_value = "mcp-operator-webhook-ca")]
     pub ca_secret: String,
 
+    /// How long a new CA is valid; it is replaced after two thirds of that
+    #[arg(long, value_name = "DURATION", default_value = "8760h", value_parser = duration)]
+    pub ca_life: Duration,
+
+    /// How long a new certificate of that CA is valid, each replica has its own; it is renewed after two
+    /// thirds of that
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration)]
+    pub certificate_life: Duration,
+
+    /// How long a new CA is in the caBundles before a certificate of it is served
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
+    pub ca_settle: Duration,
+
+    /// Serve tls.crt and tls.key of this folder instead, and write no Secret and no caBundle; they are
+    /// read again when they change
+    #[arg(
+        long,
+        value_name = "FOLDER",
+        conflicts_with_all = ["ca_secret", "ca_life", "certificate_life", "ca_settle", "webhook_host"],
+    )]
+    pub certificate_folder: Option<PathBuf>,
+
     /// Seconds between "not ready" and the end of listening, for endpoints to take notice
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     pub drain_seconds: u64,
@@ -145,15 +167,6 @@ pub struct WebhooksArgs {
     pub name: String,
 }
 
-/// A Go duration of more than nothing (`15s`, `1h30m`).
-fn duration(text: &str) -> Result<Duration, String> {
-    go_duration::parse(text)
-        .and_then(|nanos| u64::try_from(nanos).ok())
-        .filter(|nanos| *nanos > 0)
-        .map(Duration::from_nanos)
-        .ok_or_else(|| "expected a duration above 0, such as 15s or 1h30m".to_owned())
-}
-
 fn lease_duration(text: &str) -> Result<Duration, String> {
     let duration = duration(text)?;
     // The Lease holds whole seconds, in 32 bits.
@@ -177,5 +190,56 @@ fn namespaced(text: &str) -> Result<(String, String), String> {
             Ok((namespace.to_owned(), name.to_owned()))
         }
         _ => Err("expected NAMESPACE/NAME".to_owned()),
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    match go_duration::parse(text).map(u64::try_from) {
+        Some(Ok(nanos)) => Ok(Duration::from_nanos(nanos)),
+        Some(Err(_)) => Err("it must not be negative".to_owned()),
+        None => Err("expected a duration such as 90s, 24h or 1h30m".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<RunArgs, String> {
+        let all = ["mcp-operator", "run"].iter().chain(arguments);
+        match Cli::try_parse_from(all) {
+            Ok(Cli {
+                command: Command::Run(args),
+            }) => Ok(*args),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn durations_are_read_as_go_reads_them() {
+        let args = parse(&["--ca-life", "1h30m", "--certificate-life", "1.5s"]).unwrap();
+        assert_eq!(args.ca_life, Duration::from_mins(90));
+        assert_eq!(args.certificate_life, Duration::from_millis(1500));
+        for wrong in ["1", "one day", "-5s", "1d", ""] {
+            let argument = format!("--ca-life={wrong}");
+            let error = parse(&[&argument]).unwrap_err();
+            assert!(error.contains("--ca-life"), "{wrong:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_folder_of_certificates_leaves_nothing_to_sign() {
+        let args = parse(&["--certificate-folder", "/tls"]).unwrap();
+        assert_eq!(args.certificate_folder, Some("/tls".into()));
+        for other in [
+            "--ca-secret=a",
+            "--ca-life=1h",
+            "--certificate-life=1h",
+            "--ca-settle=1s",
+        ] {
+            let error = parse(&["--certificate-folder", "/tls", other]).unwrap_err();
+            assert!(error.contains("cannot be used with"), "{other}: {error}");
+        }
     }
 }

@@ -7,6 +7,7 @@
 
 pub mod admission;
 pub mod api;
+pub mod certificates;
 pub mod check;
 pub mod cli;
 pub mod connect;

@@ -9,7 +9,7 @@ use mcp_operator::{check, offline, operator, telemetry};
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Run(args) => run(args),
+        Command::Run(args) => run(*args),
         Command::Check(args) => block_on(check::run(args)),
         Command::Crd => manifests::crd().map(print),
         Command::Webhooks(args) => webhooks(args).map(print),

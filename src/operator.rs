@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use certs::{Keeper, Serving};
+use certs::Serving;
 use futures::FutureExt;
 use kube::Client;
 use tokio::net::TcpListener;
@@ -15,8 +15,9 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 use webhook::{Limits, Server, TlsVersions};
 
-use crate::admission::{MUTATE_NAME, Mutator, VALIDATE_NAME, Validator};
+use crate::admission::{Mutator, Validator};
 use crate::api::labels;
+use crate::certificates;
 use crate::cli::RunArgs;
 use crate::connect::{Connection, connect};
 use crate::controller::{self, Scope};
@@ -32,11 +33,8 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let connection = connect(&args).await?;
     let webhooks = bind("--webhook-address", args.webhook_address).await?;
     let plain = bind("--http-address", args.http_address).await?;
-    let (keeper, serving) = Keeper::new(
-        connection.client.clone(),
-        certificates(&args, &connection.namespace),
-        Arc::new(SystemTime::now),
-    );
+    let (keeper, serving) =
+        certificates::start(connection.client.clone(), &args, &connection.namespace)?;
     let metrics = Arc::new(Metrics::new(serving.clone()));
     let (stop, stopped) = watch::channel(false);
 
@@ -49,7 +47,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     parts.spawn(reconciles.map(|ended| ("controller", ended)));
     // Parts that go on until those have ended.
     let mut lasting = JoinSet::new();
-    lasting.spawn(keeper.run().map(|()| ("certificate keeper", Ok(()))));
+    lasting.spawn(keeper.map(|()| ("certificate keeper", Ok(()))));
     let ready = move || {
         if *stopped.borrow() {
             return Err("shutting down".to_owned());
@@ -185,30 +183,4 @@ fn scopes(args: &RunArgs) -> Vec<Scope> {
     // Named twice is watched once.
     let namespaces: std::collections::BTreeSet<_> = args.watch_namespace.iter().cloned().collect();
     namespaces.into_iter().map(Scope::Namespace).collect()
-}
-
-fn certificates(args: &RunArgs, namespace: &str) -> certs::Settings {
-    let default_hosts = || {
-        [
-            "localhost".to_owned(),
-            "127.0.0.1".to_owned(),
-            format!("mcp-operator-webhook.{namespace}.svc"),
-        ]
-        .into()
-    };
-    let hosts = if args.webhook_host.is_empty() {
-        default_hosts()
-    } else {
-        args.webhook_host.clone()
-    };
-    certs::Settings {
-        namespace: namespace.to_owned(),
-        secret: args.ca_secret.clone(),
-        configuration: args.webhook_configuration.clone(),
-        webhooks: vec![MUTATE_NAME.to_owned(), VALIDATE_NAME.to_owned()],
-        hosts,
-        manager: labels::MANAGER.to_owned(),
-        ca_life: Duration::from_hours(365 * 24),
-        leaf_life: Duration::from_hours(24),
-    }
 }

@@ -32,7 +32,7 @@ pub enum Error {
 }
 
 /// A CA that can sign.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Authority {
     /// Its certificate, PEM.
     pub certificate: String,
@@ -52,15 +52,23 @@ pub struct Validity {
 }
 
 impl Validity {
-    /// The moment at which so much of the life has passed (`2/3`: numerator, denominator).
-    pub fn after(&self, numerator: u32, denominator: u32) -> SystemTime {
-        let life = self.until.duration_since(self.from).unwrap_or_default();
-        self.from + life / denominator * numerator
+    /// Whether `now` is within.
+    pub fn holds(&self, now: SystemTime) -> bool {
+        self.from <= now && now < self.until
+    }
+
+    /// When to renew what is valid so long: after two thirds of the life. The life is counted from the
+    /// issue, not from the backdated first moment, else one shorter than the backdating would begin at
+    /// its end. For certificates of ours only.
+    pub fn renewal(&self) -> SystemTime {
+        let issued = (self.from + SKEW).min(self.until);
+        let life = self.until.duration_since(issued).unwrap_or_default();
+        issued + life / 3 * 2
     }
 }
 
 /// A serving certificate.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Leaf {
     /// The certificate, DER.
     pub certificate: Vec<u8>,
@@ -165,7 +173,7 @@ pub fn split(certificates: &str) -> Vec<String> {
         .collect()
 }
 
-fn to_pem(der: &[u8]) -> String {
+pub(crate) fn to_pem(der: &[u8]) -> String {
     use base64::Engine;
     let text = base64::engine::general_purpose::STANDARD.encode(der);
     let lines: Vec<_> = text
@@ -177,6 +185,18 @@ fn to_pem(der: &[u8]) -> String {
         "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
         lines.join("\n")
     )
+}
+
+/// Whether these certificates (PEM, as a `caBundle` holds them) hold this one (PEM, as [`split`] writes it).
+pub fn holds(certificates: &[u8], certificate: &str) -> bool {
+    split(&String::from_utf8_lossy(certificates))
+        .iter()
+        .any(|one| one == certificate)
+}
+
+/// When a certificate (DER) is valid.
+pub fn validity_of_der(certificate: &[u8]) -> Result<Validity, Error> {
+    validity(&to_pem(certificate))
 }
 
 /// When a certificate (PEM) is valid.
@@ -203,5 +223,37 @@ fn validity_of(parsed: &x509_parser::certificate::X509Certificate<'_>) -> Validi
     Validity {
         from: time(parsed.validity().not_before),
         until: time(parsed.validity().not_after),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn renewal_is_after_two_thirds_of_a_life_of_any_length() {
+        let start = SystemTime::UNIX_EPOCH + Duration::from_hours(500_000);
+        for life in [
+            Duration::from_secs(3),
+            Duration::from_mins(3),
+            Duration::from_hours(24),
+            Duration::from_hours(8760),
+        ] {
+            let ca = Authority::new("test", start, life).unwrap();
+            assert_eq!(ca.validity.renewal(), start + life / 3 * 2, "{life:?}");
+            let leaf = ca.issue(&["a.example".to_owned()], start, life).unwrap();
+            assert_eq!(leaf.validity, ca.validity, "{life:?}");
+            assert!(leaf.validity.holds(start), "{life:?}");
+        }
+    }
+
+    #[test]
+    fn a_leaf_does_not_outlive_its_authority() {
+        let start = SystemTime::UNIX_EPOCH + Duration::from_hours(500_000);
+        let hour = Duration::from_hours(1);
+        let ca = Authority::new("test", start, 30 * hour).unwrap();
+        let names = ["a.example".to_owned()];
+        let leaf = ca.issue(&names, start + 29 * hour, 10 * hour).unwrap();
+        assert_eq!(leaf.validity.until, ca.validity.until);
     }
 }

@@ -32,6 +32,16 @@ pub enum Action {
         /// What goes into `caBundle` (PEM).
         bundle: String,
     },
+    /// Store the same CA without the certificates that have come to their end.
+    ///
+    /// Stored rather than left out of the bundle by each replica: their clocks differ, and each would
+    /// undo the other's caBundle.
+    Drop {
+        /// The CA.
+        authority: Authority,
+        /// The other certificates that stay trusted (PEM).
+        keep: Vec<String>,
+    },
     /// Store a new CA in the place of this one.
     Replace {
         /// Why, for the log.
@@ -58,11 +68,9 @@ pub fn decide(stored: Stored<'_>, now: SystemTime) -> Action {
         }
         Stored::Ours { certificates, key } => (certificates, key),
     };
-    let still_valid = || {
-        let all = authority::split(certificates).into_iter();
-        all.filter(|pem| authority::validity(pem).is_ok_and(|v| v.from <= now && now < v.until))
-            .collect::<Vec<_>>()
-    };
+    let stored = authority::split(certificates);
+    let valid = |pem: &String| authority::validity(pem).is_ok_and(|validity| validity.holds(now));
+    let still_valid = || -> Vec<_> { stored.iter().filter(|pem| valid(pem)).cloned().collect() };
     match Authority::parse(certificates, key) {
         Err(error) => Action::Replace {
             reason: format!("it is corrupt: {error}"),
@@ -72,12 +80,16 @@ pub fn decide(stored: Stored<'_>, now: SystemTime) -> Action {
             reason: "the CA is not valid yet; was the clock set back?".to_owned(),
             keep: Vec::new(),
         },
-        Ok(authority) if now >= authority.validity.after(2, 3) => Action::Replace {
+        Ok(authority) if now >= authority.validity.renewal() => Action::Replace {
             reason: "the CA comes to its end".to_owned(),
             keep: still_valid(),
         },
+        Ok(authority) if !stored.iter().all(valid) => Action::Drop {
+            keep: still_valid().into_iter().skip(1).collect(),
+            authority,
+        },
         Ok(authority) => Action::Use {
-            bundle: still_valid().concat(),
+            bundle: stored.concat(),
             authority,
         },
     }
@@ -102,6 +114,7 @@ mod tests {
         match action {
             Action::Create => "create".to_owned(),
             Action::Use { bundle, .. } => format!("use {}", authority::split(bundle).len()),
+            Action::Drop { keep, .. } => format!("drop, keep {}", keep.len()),
             Action::Replace { keep, .. } => format!("replace, keep {}", keep.len()),
             Action::Refuse { .. } => "refuse".to_owned(),
         }
@@ -110,7 +123,9 @@ mod tests {
     #[test]
     fn what_is_stored_and_the_time_decide() {
         let (one, other) = (ca(), ca());
+        let old = Authority::new("test", start() - 300 * DAY, 300 * DAY + DAY / 2).unwrap();
         let both = format!("{}{}", one.certificate, other.certificate);
+        let three = format!("{both}{}", old.certificate);
         let ours = |certificates, key| Stored::Ours { certificates, key };
         let table = [
             ("nothing is stored", Stored::Nothing, start(), "create"),
@@ -126,6 +141,18 @@ mod tests {
                 ours(&both, &one.key),
                 start() + DAY,
                 "use 2",
+            ),
+            (
+                "a CA, and its predecessor just before its end",
+                ours(&three, &one.key),
+                start() + DAY / 3,
+                "use 3",
+            ),
+            (
+                "a CA, and its predecessor at its end",
+                ours(&three, &one.key),
+                start() + DAY / 2,
+                "drop, keep 1",
             ),
             (
                 "a CA in its age",
@@ -172,15 +199,10 @@ mod tests {
 
     #[test]
     fn a_leaf_is_no_authority() {
-        let ca = ca();
-        let leaf = ca.issue(&["a.example".to_owned()], start(), DAY).unwrap();
-        assert!(leaf.validity.until <= ca.validity.until);
-        let short = ca
-            .issue(&["a.example".to_owned()], start() + 299 * DAY, 10 * DAY)
-            .unwrap();
-        assert_eq!(
-            short.validity.until, ca.validity.until,
-            "a leaf does not outlive its CA"
-        );
+        let leaf = ca().issue(&["a.example".to_owned()], start(), DAY).unwrap();
+        assert!(matches!(
+            authority::Authority::parse(&authority::to_pem(&leaf.certificate), ""),
+            Err(authority::Error::NotAnAuthority)
+        ));
     }
 }

@@ -5,20 +5,30 @@ use std::time::{Duration, SystemTime};
 
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::PostParams;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::core::DynamicObject;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
+use rustls::crypto::ring;
 
+use crate::Clock;
 use crate::authority::{self, Authority, Leaf};
 use crate::decide::{Action, decide};
-use crate::registration::{Kind, trust};
+use crate::leaf::{self, Next};
+use crate::registration::{Kind, Registered, missing, registered, trust};
 use crate::secret;
 use crate::serving::Serving;
 
 /// A failed look is repeated after this long.
-const RETRY: Duration = Duration::from_secs(2);
+const RETRY: Duration = Duration::from_secs(1);
+/// An API server that is silent for so long is away; the certificate must be renewed all the same.
+const LIMIT: Duration = Duration::from_secs(10);
 /// Without any event there is a look this often, in case a watch went silent.
 const IDLE: Duration = Duration::from_mins(1);
+/// How often in one look others may be first to write before it is given up.
+const TRIES: usize = 10;
+/// At most so many changes that came at once are answered by one look.
+const CHANGES: usize = 64;
 
 /// Where things are and how long they live.
 #[derive(Clone, Debug)]
@@ -37,8 +47,11 @@ pub struct Settings {
     pub manager: String,
     /// Life of a CA.
     pub ca_life: Duration,
-    /// Life of a leaf.
+    /// Life of a leaf; at most a third of the CA's, so that a replaced CA outlives its leaves.
     pub leaf_life: Duration,
+    /// How long a new CA must have been in both caBundles before a leaf of it is served; at most half of the
+    /// leaf's life.
+    pub settle: Duration,
 }
 
 /// Why a look failed.
@@ -47,6 +60,9 @@ pub enum Error {
     /// A request to the API server failed.
     #[error("{0} failed: {1}")]
     Api(String, #[source] kube::Error),
+    /// The API server did not answer.
+    #[error("the API server did not answer within {LIMIT:?}")]
+    Silent,
     /// A certificate could not be made.
     #[error(transparent)]
     Authority(#[from] authority::Error),
@@ -56,10 +72,10 @@ pub enum Error {
     /// What is stored must not be touched.
     #[error("Secret {0}: {1}")]
     Refused(String, String),
+    /// Others changed it again and again while it was about to be written.
+    #[error("{0} is changed by others all the time")]
+    Contended(String),
 }
-
-/// The time, for tests to set.
-pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
 /// Keeps one replica's certificate.
 pub struct Keeper {
@@ -67,7 +83,31 @@ pub struct Keeper {
     settings: Settings,
     clock: Clock,
     serving: Arc<Serving>,
-    leaf: Option<Leaf>,
+    served: Option<Signed>,
+    /// The shared CA (PEM), and since when it has been seen in the live bundles of both configurations.
+    trusted: Option<(String, SystemTime)>,
+    /// Our webhooks as last seen.
+    registered: Vec<Registered>,
+    /// Why the API server did not reach us when it was last asked.
+    problem: Option<String>,
+}
+
+/// The leaf that is served and the CA that signed it.
+struct Signed {
+    leaf: Leaf,
+    by: Authority,
+}
+
+/// What a look found, and left behind.
+struct View {
+    authority: Authority,
+    registered: Vec<Registered>,
+    /// Why the API server does not reach us.
+    problem: Option<String>,
+    /// Whether the CA is in all bundles.
+    trusted: bool,
+    /// Whether it was before this look.
+    was_trusted: bool,
 }
 
 impl Keeper {
@@ -80,20 +120,31 @@ impl Keeper {
                 settings,
                 clock,
                 serving: serving.clone(),
-                leaf: None,
+                served: None,
+                trusted: None,
+                registered: Vec::new(),
+                problem: Some("the webhook configurations have not been read yet".to_owned()),
             },
             serving,
         )
     }
 
-    /// Works until it is dropped. An error is logged, makes the replica not ready, and is tried again.
+    /// Works until it is dropped. A failed look is logged and tried again.
     pub async fn run(mut self) {
-        let mut changes = Box::pin(self.changes());
+        let mut changes = Box::pin(self.changes().ready_chunks(CHANGES));
+        let mut failure = None;
         loop {
             let pause = match self.look().await {
-                Ok(due) => due.min(IDLE),
+                Ok(due) => {
+                    failure = None;
+                    due.min(IDLE)
+                }
                 Err(error) => {
-                    self.serving.set_state(Err(error.to_string()));
+                    let error = error.to_string();
+                    if failure.as_ref() != Some(&error) {
+                        tracing::warn!("certificates and caBundle cannot be looked after: {error}");
+                    }
+                    failure = Some(error);
                     RETRY
                 }
             };
@@ -124,74 +175,182 @@ impl Keeper {
 
     /// One look: the CA, the caBundles, the leaf, in this order: nothing is signed by a CA that is not
     /// trusted yet. Returns when the next one is due.
+    ///
+    /// When it fails, what is served is served on, and is renewed by the CA that signed it. The replica
+    /// stays ready if only the API server could not be asked, and what it serves verifies against
+    /// what was last seen there.
     pub async fn look(&mut self) -> Result<Duration, Error> {
-        let (authority, bundle) = self.authority().await?;
-        let mut problem = None;
-        let mut registered = Vec::new();
-        for kind in Kind::ALL {
-            let name = &self.settings.configuration;
-            let what = format!("{} {name}", kind.resource().kind);
-            let Settings {
-                webhooks, manager, ..
-            } = &self.settings;
-            let api = kind.api(self.client.clone());
-            let found = api
-                .get_opt(name)
-                .await
-                .map_err(|error| Error::Api(format!("reading {what}"), error))?;
-            let Some(found) = found else {
-                problem.get_or_insert(format!(
-                    "{what} does not exist; apply what `mcp-operator webhooks` prints"
-                ));
-                continue;
+        let looked = match tokio::time::timeout(LIMIT, self.align()).await {
+            Ok(Ok(view)) => self.after(view),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(Error::Silent),
+        };
+        if let Err(error) = &looked {
+            let renewed = self.renew((self.clock)());
+            let state = match error {
+                Error::Api(..) | Error::Silent | Error::Contended(_) if self.problem.is_none() => {
+                    self.state((self.clock)())
+                }
+                _ => Err(error.to_string()),
             };
-            let trusted = trust(&self.client, kind, &found, webhooks, &bundle, manager).await;
-            let trusted = trusted
-                .map_err(|error| Error::Api(format!("setting the caBundle of {what}"), error))?;
-            if trusted.is_empty() {
-                problem.get_or_insert(format!(
-                    "{what} has none of the webhooks {}",
-                    webhooks.join(", ")
-                ));
-            }
-            registered.extend(trusted);
+            self.serving.set_state(state);
+            renewed?;
         }
+        looked
+    }
+
+    /// Serves what is to be served in view of this.
+    fn after(&mut self, view: View) -> Result<Duration, Error> {
         let now = (self.clock)();
-        let renewed = self
-            .leaf
-            .as_ref()
-            .filter(|leaf| leaf.issuer == authority.certificate && now < renewal(leaf));
-        if renewed.is_none() {
-            let leaf = authority.issue(&self.settings.hosts, now, self.settings.leaf_life)?;
-            self.serving.serve(&leaf)?;
-            tracing::info!(
-                hosts = self.settings.hosts.join(","),
-                "serving a new certificate"
-            );
-            self.leaf = Some(leaf);
+        self.serving.set_authority(view.authority.validity.until);
+        self.registered = view.registered;
+        self.problem = view.problem;
+        let issuer = &view.authority.certificate;
+        self.trusted = match self.trusted.take() {
+            _ if !view.trusted => None,
+            Some((seen, since)) if view.was_trusted && seen == *issuer => Some((seen, since)),
+            _ => Some((issuer.clone(), now)),
+        };
+        let due = loop {
+            match self.next(Some(issuer), now) {
+                Next::Keep(due) => break due,
+                Next::Renew => self.renew(now)?,
+                Next::Issue => {
+                    self.issue(view.authority.clone(), now)?;
+                    // One that ends with its CA may be due at once; the CA's own turn comes then.
+                    break self
+                        .served
+                        .as_ref()
+                        .map_or(now, |signed| leaf::renewal(&self.facts(signed, None)));
+                }
+            }
+        };
+        self.serving.set_state(self.state(now));
+        let due = due.min(view.authority.validity.renewal());
+        Ok(due.duration_since(now).unwrap_or_default())
+    }
+
+    fn next(&self, issuer: Option<&str>, now: SystemTime) -> Next {
+        let served = self.served.as_ref();
+        leaf::next(
+            served.map(|signed| self.facts(signed, issuer)),
+            self.trusted.as_ref().map(|(_, since)| *since),
+            self.settings.settle,
+            now,
+        )
+    }
+
+    fn facts(&self, signed: &Signed, issuer: Option<&str>) -> leaf::Served {
+        let by = &signed.by.certificate;
+        leaf::Served {
+            validity: signed.leaf.validity,
+            signer_until: signed.by.validity.until,
+            current: issuer == Some(by.as_str()),
+            trusted: self
+                .registered
+                .iter()
+                .all(|webhook| authority::holds(&webhook.ca_bundle, by)),
         }
-        let state = registered.iter().try_for_each(|webhook| {
-            let verified = self.serving.verify(&webhook.host, &webhook.ca_bundle, now);
-            verified.map_err(|error| format!("webhook {}: {error}", webhook.name))
+    }
+
+    /// Renews the served leaf, if it is due, by the CA that signed it.
+    fn renew(&mut self, now: SystemTime) -> Result<(), Error> {
+        let due = self.served.as_ref().filter(|signed| {
+            let due = leaf::renewal(&self.facts(signed, None));
+            due <= now && now < signed.by.validity.until
         });
-        self.serving.set_state(problem.map_or(state, Err));
-        let due = self
-            .leaf
-            .as_ref()
-            .and_then(|leaf| renewal(leaf).duration_since(now).ok());
-        Ok(due.unwrap_or_default())
+        match due.map(|signed| signed.by.clone()) {
+            Some(authority) => self.issue(authority, now),
+            None => Ok(()),
+        }
+    }
+
+    fn issue(&mut self, by: Authority, now: SystemTime) -> Result<(), Error> {
+        let leaf = by.issue(&self.settings.hosts, now, self.settings.leaf_life)?;
+        self.serving.serve(&leaf)?;
+        tracing::info!(
+            hosts = self.settings.hosts.join(","),
+            "serving a new certificate"
+        );
+        self.served = Some(Signed { leaf, by });
+        Ok(())
+    }
+
+    /// Ready, or why not, by what was last seen.
+    fn state(&self, now: SystemTime) -> Result<(), String> {
+        match &self.problem {
+            Some(problem) => Err(problem.clone()),
+            None => verify(&self.serving, &self.registered, now),
+        }
+    }
+
+    /// Makes the stored CA and both caBundles agree.
+    ///
+    /// The configurations are read before the CA, and written only as they were read: so a replica that
+    /// lags never takes a newer CA out of them.
+    async fn align(&self) -> Result<View, Error> {
+        let Settings {
+            configuration: name,
+            webhooks,
+            manager,
+            ..
+        } = &self.settings;
+        'read: for _ in 0..TRIES {
+            let mut found = Vec::new();
+            for kind in Kind::ALL {
+                found.push((kind, self.configuration(kind).await?));
+            }
+            let (authority, bundle) = self.authority().await?;
+            let holds = |registered: &[Registered]| {
+                registered
+                    .iter()
+                    .all(|webhook| authority::holds(&webhook.ca_bundle, &authority.certificate))
+            };
+            let mut view = View {
+                authority: authority.clone(),
+                registered: Vec::new(),
+                problem: None,
+                trusted: true,
+                was_trusted: true,
+            };
+            for (kind, found) in found {
+                let problem = missing(kind, name, found.as_ref(), webhooks);
+                view.problem = view.problem.or(problem);
+                let Some(found) = found else { continue };
+                view.was_trusted &= holds(&registered(&found, webhooks));
+                match trust(&self.client, kind, &found, webhooks, &bundle, manager).await {
+                    Ok(trusted) => view.registered.extend(trusted),
+                    Err(error) if is(&error, 409) || is(&error, 404) => continue 'read,
+                    Err(error) => {
+                        let what =
+                            format!("setting the caBundle of {} {name}", kind.resource().kind);
+                        return Err(Error::Api(what, error));
+                    }
+                }
+            }
+            view.trusted = view.problem.is_none() && holds(&view.registered);
+            view.was_trusted &= view.trusted;
+            return Ok(view);
+        }
+        Err(Error::Contended(format!("webhook configuration {name}")))
+    }
+
+    async fn configuration(&self, kind: Kind) -> Result<Option<DynamicObject>, Error> {
+        let name = &self.settings.configuration;
+        let found = kind.api(self.client.clone()).get_opt(name).await;
+        found.map_err(|error| Error::Api(format!("reading {} {name}", kind.resource().kind), error))
     }
 
     /// What stays trusted beside a new CA: `keep`, and the CA of the certificate that is served until the next
     /// one has taken its place.
-    fn served_issuer(&self, now: SystemTime, keep: &[String]) -> Vec<String> {
-        let served = self
-            .leaf
+    fn with_signer(&self, now: SystemTime, keep: &[String]) -> Vec<String> {
+        let signer = self
+            .served
             .as_ref()
-            .filter(|leaf| now < leaf.validity.until)
-            .map(|leaf| leaf.issuer.clone());
-        let served = served.filter(|issuer| !keep.contains(issuer));
-        keep.iter().cloned().chain(served).collect()
+            .filter(|signed| signed.leaf.validity.holds(now))
+            .map(|signed| signed.by.certificate.clone());
+        let signer = signer.filter(|signer| !keep.contains(signer));
+        keep.iter().cloned().chain(signer).collect()
     }
 
     /// The shared CA: made by the first replica that looks, adopted by the others.
@@ -205,55 +364,72 @@ impl Keeper {
         } = &self.settings;
         let what = format!("Secret {namespace}/{name}");
         let api = Api::<Secret>::namespaced(self.client.clone(), namespace);
-        loop {
-            let failed = |doing: &str| {
-                let doing = format!("{doing} {what}");
-                |error| Error::Api(doing, error)
-            };
-            let found = api.get_opt(name).await.map_err(failed("reading"))?;
+        for _ in 0..TRIES {
+            let found = api.get_opt(name).await;
+            let found = found.map_err(|error| Error::Api(format!("reading {what}"), error))?;
             let now = (self.clock)();
-            let written = match decide(secret::read(found.as_ref(), manager), now) {
-                Action::Use { authority, bundle } => return Ok((authority, bundle)),
-                Action::Refuse { reason } => {
+            let new = || Authority::new(&format!("{manager} webhook CA"), now, *ca_life);
+            let written = match (decide(secret::read(found.as_ref(), manager), now), &found) {
+                (Action::Use { authority, bundle }, _) => return Ok((authority, bundle)),
+                (Action::Refuse { reason }, _) => {
                     return Err(Error::Refused(format!("{namespace}/{name}"), reason));
                 }
-                Action::Create => {
-                    let authority =
-                        Authority::new(&format!("{manager} webhook CA"), now, *ca_life)?;
-                    let secret = secret::write(
-                        namespace,
-                        name,
-                        manager,
-                        &authority,
-                        &self.served_issuer(now, &[]),
-                        None,
-                    );
-                    tracing::info!("creating {what} with a new CA");
-                    api.create(&PostParams::default(), &secret).await
+                (Action::Drop { authority, keep }, Some(found)) => {
+                    tracing::info!("taking an expired CA out of {what}");
+                    let secret = secret::with(found, &authority, &keep);
+                    api.replace(name, &PostParams::default(), &secret).await
                 }
-                Action::Replace { reason, keep } => {
-                    let authority =
-                        Authority::new(&format!("{manager} webhook CA"), now, *ca_life)?;
-                    let keep = self.served_issuer(now, &keep);
-                    let secret =
-                        secret::write(namespace, name, manager, &authority, &keep, found.as_ref());
+                (Action::Replace { reason, keep }, Some(found)) => {
+                    let keep = self.with_signer(now, &keep);
+                    let secret = secret::with(found, &new()?, &keep);
                     tracing::warn!("replacing the CA in {what}: {reason}");
                     api.replace(name, &PostParams::default(), &secret).await
+                }
+                (Action::Create | Action::Drop { .. } | Action::Replace { .. }, _) => {
+                    let keep = self.with_signer(now, &[]);
+                    let secret = secret::new(namespace, name, manager, &new()?, &keep);
+                    tracing::info!("creating {what} with a new CA");
+                    // By apply, as the right to a POST cannot be given for one name only; by a manager of
+                    // its own, so that of two that make it at once one is refused.
+                    let params = PatchParams::apply(&format!("{manager}-{}", random()?));
+                    api.patch(name, &params, &Patch::Apply(&secret)).await
                 }
             };
             match written {
                 // Read again: what counts is what is stored.
                 Ok(_) => {}
-                Err(kube::Error::Api(status)) if status.code == 409 || status.code == 404 => {
+                Err(error) if is(&error, 409) || (is(&error, 404) && found.is_some()) => {
                     tracing::info!("another replica was first to write {what}");
                 }
                 Err(error) => return Err(Error::Api(format!("writing {what}"), error)),
             }
         }
+        Err(Error::Contended(what))
     }
 }
 
-/// A leaf is renewed when two thirds of its life have passed.
-fn renewal(leaf: &Leaf) -> SystemTime {
-    leaf.validity.after(2, 3)
+/// Whether what is served verifies for every webhook that is registered.
+pub(crate) fn verify(
+    serving: &Serving,
+    registered: &[Registered],
+    now: SystemTime,
+) -> Result<(), String> {
+    registered.iter().try_for_each(|webhook| {
+        let verified = serving.verify(&webhook.host, &webhook.ca_bundle, now);
+        verified.map_err(|error| format!("webhook {}: {error}", webhook.name))
+    })
+}
+
+fn is(error: &kube::Error, code: u16) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == code)
+}
+
+/// Eight bytes in hexadecimal.
+fn random() -> Result<String, rustls::Error> {
+    let mut bytes = [0; 8];
+    ring::default_provider()
+        .secure_random
+        .fill(&mut bytes)
+        .map_err(|_| rustls::Error::FailedToGetRandomBytes)?;
+    Ok(format!("{:016x}", u64::from_be_bytes(bytes)))
 }

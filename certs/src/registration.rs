@@ -81,9 +81,12 @@ fn host(client: &Value) -> String {
     format!("{}.{}.svc", text("name"), text("namespace"))
 }
 
-/// Sets the `caBundle` of our webhooks where it is another one, by server-side apply. Returns what is
-/// registered then. Writes nothing when nothing differs.
-pub async fn trust(
+/// Sets the `caBundle` of our webhooks by server-side apply. Returns what is registered then. Writes
+/// nothing when nothing differs.
+///
+/// A conflict when the configuration is no longer as it was read, or has gone: whoever changed it may
+/// know a newer CA, and this neither undoes that nor makes a configuration.
+pub(crate) async fn trust(
     client: &Client,
     kind: Kind,
     configuration: &DynamicObject,
@@ -107,8 +110,11 @@ pub async fn trust(
     let patch = json!({
         "apiVersion": resource.api_version,
         "kind": resource.kind,
-        // Not a configuration that took this one's place meanwhile.
-        "metadata": {"name": configuration.name_any(), "uid": configuration.uid()},
+        "metadata": {
+            "name": configuration.name_any(),
+            "uid": configuration.uid(),
+            "resourceVersion": configuration.resource_version(),
+        },
         "webhooks": webhooks,
     });
     let params = PatchParams::apply(manager).force();
@@ -122,6 +128,26 @@ pub async fn trust(
         "caBundle set"
     );
     Ok(registered(&patched, ours))
+}
+
+/// Why a configuration cannot lead the API server to us, if it is so.
+pub(crate) fn missing(
+    kind: Kind,
+    name: &str,
+    configuration: Option<&DynamicObject>,
+    ours: &[String],
+) -> Option<String> {
+    let what = format!("{} {name}", kind.resource().kind);
+    match configuration {
+        None => Some(format!(
+            "{what} does not exist; apply what `mcp-operator webhooks` prints"
+        )),
+        Some(configuration) if registered(configuration, ours).is_empty() => Some(format!(
+            "{what} has none of the webhooks {}",
+            ours.join(", ")
+        )),
+        Some(_) => None,
+    }
 }
 
 #[cfg(test)]

@@ -44,41 +44,52 @@ pub fn read<'a>(secret: Option<&'a Secret>, manager: &str) -> Stored<'a> {
     }
 }
 
-/// The Secret of a CA; `keep` are certificates that stay trusted, `replaced` is the Secret it replaces,
-/// as it was read: if it was changed meanwhile the API server refuses the write.
-pub fn write(
+/// A new Secret of a CA; `keep` are certificates that stay trusted beside it.
+///
+/// Its type is our own: should somebody else's Secret of that name come between, an apply of this one
+/// over it is refused, as the type cannot be changed.
+pub fn new(
     namespace: &str,
     name: &str,
     manager: &str,
     authority: &Authority,
     keep: &[String],
-    replaced: Option<&Secret>,
 ) -> Secret {
-    let bundle = std::iter::once(&authority.certificate)
-        .chain(keep)
-        .cloned()
-        .collect::<String>();
     Secret {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
             namespace: Some(namespace.to_owned()),
             labels: Some(BTreeMap::from([(LABEL.to_owned(), manager.to_owned())])),
-            resource_version: replaced.and_then(|secret| secret.metadata.resource_version.clone()),
-            uid: replaced.and_then(|secret| secret.metadata.uid.clone()),
             ..Default::default()
         },
-        data: Some(BTreeMap::from([
-            (CERTIFICATES.to_owned(), ByteString(bundle.into_bytes())),
-            (
-                KEY.to_owned(),
-                ByteString(authority.key.clone().into_bytes()),
-            ),
-        ])),
-        type_: Some(
-            replaced
-                .and_then(|secret| secret.type_.clone())
-                .unwrap_or_else(|| "Opaque".to_owned()),
-        ),
+        data: Some(data(authority, keep)),
+        type_: Some(format!("{manager}/webhook-ca")),
         ..Default::default()
     }
+}
+
+/// The same Secret with another content. If it was changed since it was read the API server refuses the
+/// write, as its version is another.
+pub fn with(read: &Secret, authority: &Authority, keep: &[String]) -> Secret {
+    Secret {
+        data: Some(data(authority, keep)),
+        ..read.clone()
+    }
+}
+
+fn data(authority: &Authority, keep: &[String]) -> BTreeMap<String, ByteString> {
+    let certificates = std::iter::once(&authority.certificate)
+        .chain(keep)
+        .cloned()
+        .collect::<String>();
+    BTreeMap::from([
+        (
+            CERTIFICATES.to_owned(),
+            ByteString(certificates.into_bytes()),
+        ),
+        (
+            KEY.to_owned(),
+            ByteString(authority.key.clone().into_bytes()),
+        ),
+    ])
 }

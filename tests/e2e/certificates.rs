@@ -1,5 +1,11 @@
 //! §8 of the contract, self-signed: one CA for all replicas, a caBundle that is kept right.
 
+mod crash;
+mod files;
+mod life;
+mod rights;
+mod rotation;
+
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
@@ -43,6 +49,7 @@ async fn bundles(client: &Client) -> Result<Vec<Vec<u8>>> {
         .collect())
 }
 
+/// The CA that is stored, with those that stay trusted.
 async fn ca(client: &Client) -> Result<Vec<u8>> {
     let secret = Api::<Secret>::namespaced(client.clone(), OWN)
         .get(SECRET)
@@ -68,27 +75,16 @@ async fn until_right(space: &Space, what: &str, is: impl Fn(&[u8]) -> bool) -> R
         Ok(Some(()))
     })
     .await?;
-    // Through the webhook, over TLS: it is the only one that says this.
-    eventually("a request is admitted", SOON, || async {
-        match space
-            .create(
-                "probe",
-                json!({"image": "x:1", "transport": "stdio", "replicas": 2}),
-            )
-            .await
-        {
-            Err(kube::Error::Api(status)) if status.code == 422 => Ok(Some(())),
-            other => bail!("{other:?}"),
-        }
-    })
-    .await
+    setup::eventually_admitted(space).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_is_tampered_with_is_right_again_soon() -> Result<()> {
     let cluster = Cluster::start(setup::options()).await?;
-    let operator = setup::spawn_operator(&cluster, "operator", &[])?;
-    setup::install(&cluster, operator.port)?;
+    let port = setup::free_port()?;
+    setup::install(&cluster, port)?;
+    let kubeconfig = rights::by_name(&cluster)?;
+    let operator = setup::spawn_operator_as(&cluster, "operator", port, &kubeconfig, &[])?;
     setup::wait_ready(&operator)?;
     let space = Space::within(&cluster, "tampered").await;
     let client = space.client.clone();
@@ -125,16 +121,28 @@ async fn whatever_is_tampered_with_is_right_again_soon() -> Result<()> {
     setup::install(&cluster, operator.port)?;
     until_right(&space, "a new registration is trusted", |_| true).await?;
     operator.process.alive()?;
+    rights::every_one_is_used(&cluster).await?;
     cluster.stop().await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replicas_that_start_together_share_one_ca() -> Result<()> {
     let cluster = Cluster::start(setup::options()).await?;
-    let first = setup::spawn_operator(&cluster, "operator-0", &[])?;
-    setup::install(&cluster, first.port)?;
+    let port = setup::free_port()?;
+    setup::install(&cluster, port)?;
+    let kubeconfig = rights::by_name(&cluster)?;
+    let start = |index: u16, port| {
+        setup::spawn_operator_as(
+            &cluster,
+            &format!("operator-{index}"),
+            port,
+            &kubeconfig,
+            &[],
+        )
+    };
+    let first = start(0, port)?;
     let others = (1..5)
-        .map(|index| setup::spawn_operator(&cluster, &format!("operator-{index}"), &[]))
+        .map(|index| start(index, setup::free_port()?))
         .collect::<Result<Vec<_>>>()?;
     // Ready means that its own certificate verifies against what the API server trusts.
     setup::wait_ready(&first)?;
@@ -216,123 +224,4 @@ async fn a_foreign_secret_is_left_alone_and_named() -> Result<()> {
     setup::wait_ready(&operator)?;
     until_right(&space, "its own CA is trusted", |_| true).await?;
     cluster.stop().await
-}
-
-/// A whole life of certificates in a moment: the keeper is handed the time.
-#[tokio::test]
-async fn certificates_are_renewed_before_they_end() -> Result<()> {
-    const HOUR: Duration = Duration::from_hours(1);
-    let space = Space::new("renewal").await;
-    let name = space.namespace.clone();
-    for (kind, suffix) in [
-        ("MutatingWebhookConfiguration", "m"),
-        ("ValidatingWebhookConfiguration", "v"),
-    ] {
-        let webhook = json!({
-            "apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": {"name": name},
-            "webhooks": [{"name": format!("{suffix}.example.com"), "admissionReviewVersions": ["v1"],
-                "sideEffects": "None", "clientConfig": {"url": "https://127.0.0.1:1/"},
-                "rules": [{"apiGroups": ["nothing.example.com"], "apiVersions": ["v1"], "operations": ["CREATE"],
-                    "resources": ["nothings"]}]}],
-        });
-        let (applied, _, stderr) = space
-            .kubectl(&["apply", "-f", "-"], &webhook.to_string())
-            .await;
-        ensure!(applied, "{stderr}");
-    }
-    let settings = certs::Settings {
-        namespace: name.clone(),
-        secret: "ca".to_owned(),
-        configuration: name.clone(),
-        webhooks: vec!["m.example.com".to_owned(), "v.example.com".to_owned()],
-        hosts: vec!["127.0.0.1".to_owned()],
-        manager: "test".to_owned(),
-        ca_life: 300 * 24 * HOUR,
-        leaf_life: 24 * HOUR,
-    };
-    let start = std::time::SystemTime::now();
-    let time = std::sync::Arc::new(std::sync::Mutex::new(start));
-    let clock = time.clone();
-    let (mut keeper, serving) = certs::Keeper::new(
-        space.client.clone(),
-        settings,
-        std::sync::Arc::new(move || *clock.lock().expect("the time")),
-    );
-    assert!(
-        serving.ready().is_err(),
-        "not before there is a certificate"
-    );
-    let bundle = async || -> Result<Vec<u8>> {
-        let configurations = Api::<ValidatingWebhookConfiguration>::all(space.client.clone());
-        let webhooks = configurations
-            .get(&name)
-            .await?
-            .webhooks
-            .unwrap_or_default();
-        Ok(webhooks[0]
-            .client_config
-            .ca_bundle
-            .clone()
-            .unwrap_or_default()
-            .0)
-    };
-    let certificates = |bundle: &[u8]| {
-        String::from_utf8_lossy(bundle)
-            .matches("BEGIN CERTIFICATE")
-            .count()
-    };
-
-    let due = keeper.look().await?;
-    assert_eq!(serving.ready(), Ok(()));
-    assert!(
-        due > 15 * HOUR && due < 17 * HOUR,
-        "the next look is due in {due:?}"
-    );
-    let first = bundle().await?;
-    assert_eq!(certificates(&first), 1);
-    let verifies =
-        |bundle: &[u8], after: Duration| serving.verify("127.0.0.1", bundle, start + after);
-    assert_eq!(verifies(&first, 23 * HOUR), Ok(()));
-    assert!(verifies(&first, 25 * HOUR).is_err(), "it lives for a day");
-    assert!(
-        serving.verify("example.com", &first, start).is_err(),
-        "it is for its own names"
-    );
-
-    *time.lock().expect("the time") = start + 17 * HOUR;
-    keeper.look().await?;
-    assert_eq!(bundle().await?, first, "the CA is the same");
-    assert_eq!(verifies(&first, 40 * HOUR), Ok(()), "another certificate");
-
-    *time.lock().expect("the time") = start + 201 * 24 * HOUR;
-    keeper.look().await?;
-    assert_eq!(serving.ready(), Ok(()));
-    let both = bundle().await?;
-    assert_eq!(certificates(&both), 2, "the old CA stays trusted");
-    assert_eq!(verifies(&both, 201 * 24 * HOUR), Ok(()));
-    assert!(
-        verifies(&first, 201 * 24 * HOUR).is_err(),
-        "the certificate is signed by the new one"
-    );
-
-    // A look that finds everything as it should be writes nothing.
-    let before = Api::<Secret>::namespaced(space.client.clone(), &name)
-        .get("ca")
-        .await?
-        .resource_version();
-    keeper.look().await?;
-    let after = Api::<Secret>::namespaced(space.client.clone(), &name)
-        .get("ca")
-        .await?
-        .resource_version();
-    assert_eq!((before, bundle().await?), (after, both));
-
-    for kind in [
-        "mutatingwebhookconfiguration",
-        "validatingwebhookconfiguration",
-    ] {
-        let (deleted, _, stderr) = space.kubectl(&["delete", kind, &name], "").await;
-        ensure!(deleted, "{stderr}");
-    }
-    Ok(())
 }

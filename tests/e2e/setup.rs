@@ -1,7 +1,7 @@
 //! A cluster with the operator in it, and what tests do there again and again.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
@@ -87,6 +87,17 @@ fn spawn_as(
     arguments: &[&str],
 ) -> Result<Operator> {
     let kubeconfig = cluster.kubeconfig_for(user, &["system:masters"])?;
+    spawn_operator_as(cluster, name, port, &kubeconfig, arguments)
+}
+
+/// As the user of this kubeconfig.
+pub fn spawn_operator_as(
+    cluster: &Cluster,
+    name: &str,
+    port: u16,
+    kubeconfig: &Path,
+    arguments: &[&str],
+) -> Result<Operator> {
     let mut command = binary();
     command.args([
         "run",
@@ -396,6 +407,18 @@ impl Space {
             .unwrap()
             .items
     }
+}
+
+/// Waits until the validating webhook answers: it is the only one that refuses this.
+pub async fn eventually_admitted(space: &Space) -> Result<()> {
+    eventually("the webhooks judge a request", SOON, || async {
+        let spec = json!({"image": "x:1", "transport": "stdio", "replicas": 2});
+        match space.create("probe", spec).await {
+            Err(kube::Error::Api(status)) if status.code == 422 => Ok(Some(())),
+            other => bail!("{other:?}"),
+        }
+    })
+    .await
 }
 
 /// Ready, and about the newest generation.

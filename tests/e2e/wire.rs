@@ -79,6 +79,18 @@ fn connect(port: u16) -> Result<Stream> {
     Ok(StreamOwned::new(connection, tcp))
 }
 
+/// The certificate that is served now.
+pub fn served(port: u16) -> Result<CertificateDer<'static>> {
+    let mut stream = connect(port)?;
+    stream.conn.complete_io(&mut stream.sock)?;
+    let chain = stream.conn.peer_certificates().unwrap_or_default();
+    Ok(chain
+        .first()
+        .context("no certificate")?
+        .clone()
+        .into_owned())
+}
+
 /// Reads to the end; a peer that closes without a farewell has said all it will.
 fn read_all(stream: &mut impl Read) -> String {
     let mut bytes = Vec::new();
