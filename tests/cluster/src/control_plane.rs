@@ -18,6 +18,7 @@ use serde_json::Value;
 use crate::audit::{self, AuditEntry};
 use crate::fake_kubelet::{self, FakeKubelet};
 use crate::flags::{self, Ports, file};
+use crate::node::{self, Node};
 use crate::pki::{self, Authority};
 use crate::pod_network::{self, PodNetwork};
 use crate::process::{Family, Process, tail};
@@ -38,10 +39,8 @@ pub(crate) const MASTERS: &str = "system:masters";
 pub struct Options {
     /// Whether every request is logged; see [`Cluster::requests_by`].
     pub audit: bool,
-    /// Whether there is a node on which pods become Ready; see [`crate::fake_kubelet`]. Without
-    /// it, [`Cluster::lead`] is of no use, since the API server then looks for Services' pods at
-    /// the addresses they have.
-    pub fake_kubelet: bool,
+    /// What pods run on. [`Cluster::lead`] is for the pods of a fake node.
+    pub node: NodeKind,
     /// Kinds to create before the controllers start. The garbage collector looks for new kinds
     /// every 30 s only; it knows these from the start.
     pub crds: Vec<CustomResourceDefinition>,
@@ -51,10 +50,21 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             audit: true,
-            fake_kubelet: true,
+            node: NodeKind::Fake,
             crds: Vec::new(),
         }
     }
+}
+
+/// What pods run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeKind {
+    /// Nothing: pods stay pending.
+    None,
+    /// A node without containers on which pods become Ready; see [`crate::fake_kubelet`].
+    Fake,
+    /// A node that runs containers, in namespaces of its own; see [`crate::node`].
+    Real,
 }
 
 /// A running control plane. Ends when dropped, and whenever this process ends.
@@ -62,6 +72,7 @@ pub struct Cluster {
     // Dropped in this order: the kubelet first, as it would complain about a vanished server.
     kubelet: Option<FakeKubelet>,
     network: Option<PodNetwork>,
+    node: Option<Node>,
     family: Family,
     processes: Vec<Process>,
     folder: PathBuf,
@@ -76,12 +87,21 @@ impl Cluster {
     /// Builds the programs if that has not been done yet, and starts a cluster.
     ///
     /// Returns when the API server is ready and the namespace `default` has its service account,
-    /// so that pods can be created.
+    /// so that pods can be created; and when a real node is ready. Fails before anything is built
+    /// if a real node cannot be had on this machine, with all that is missing.
     pub async fn start(options: Options) -> Result<Self> {
+        let machine = match options.node {
+            NodeKind::Real => Some(node::Prepared::check()?),
+            NodeKind::None | NodeKind::Fake => None,
+        };
         let tools = tools::control_plane().await?;
+        let prepared = match machine {
+            Some(machine) => Some(node::Prepared::build(machine).await?),
+            None => None,
+        };
         let mut tries = 1;
         loop {
-            match Self::start_once(tools.clone(), &options, free_ports()?).await {
+            match Self::start_once(tools.clone(), prepared.clone(), &options, free_ports()?).await {
                 // A port is free when it is chosen; it can be taken before it is used.
                 Err(error)
                     if tries < STARTS
@@ -94,33 +114,48 @@ impl Cluster {
         }
     }
 
-    async fn start_once(tools: Tools, options: &Options, ports: Ports) -> Result<Self> {
+    async fn start_once(
+        tools: Tools,
+        prepared: Option<node::Prepared>,
+        options: &Options,
+        ports: Ports,
+    ) -> Result<Self> {
         // Other programs choose the TLS library's provider too; whoever is first wins.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::Builder::new()
             .prefix("mcp-cluster-")
             .tempdir()
             .context("creating a folder")?;
-        let url = format!("https://127.0.0.1:{}", ports.apiserver);
-        let authority = Authority::new()?;
-        write_files(folder.path(), &authority, &url)?;
-        let kubeconfig = write_kubeconfig(folder.path(), &authority, &url, "admin", &[MASTERS])?;
-
-        let family = Family::new(folder.path())?;
+        let family = match prepared {
+            None => Family::new(folder.path())?,
+            Some(_) => Node::family(folder.path())?,
+        };
         let folder = folder.keep(); // It is the family's to remove from here on.
-        let network = options
-            .fake_kubelet
-            .then(|| start_network(&folder))
-            .transpose()?;
+        let fake = options.node == NodeKind::Fake;
+        let network = fake.then(|| start_network(&folder)).transpose()?;
         let log = |name: &str| folder.join(format!("{name}.log"));
         let mut processes = Vec::new();
+        let node = match prepared {
+            None => None,
+            Some(prepared) => Some(Node::make(prepared, &family, &folder, &mut processes).await?),
+        };
+        // A real node's control plane is in its network, so that it reaches webhooks in pods.
+        let start = |name: &str, command| {
+            let start = || family.start(name, command, &log(name), true);
+            match &node {
+                None => start(),
+                Some(node) => node.inside(start),
+            }
+        };
 
-        let etcd = family.start(
-            "etcd",
-            flags::etcd(&tools, &folder, ports),
-            &log("etcd"),
-            true,
-        )?;
+        let node_address = node.as_ref().map(Node::address);
+        let address = node_address.unwrap_or(Ipv4Addr::LOCALHOST);
+        let url = format!("https://{address}:{}", ports.apiserver);
+        let authority = Authority::new()?;
+        write_files(&folder, &authority, address, &url)?;
+        let kubeconfig = write_kubeconfig(&folder, &authority, &url, "admin", &[MASTERS])?;
+
+        let etcd = start("etcd", flags::etcd(&tools, &folder, ports))?;
         processes.push(etcd.clone());
         // Its own log, as whatever answers at the port might be another's.
         wait_for("etcd to serve", &processes, || async {
@@ -129,28 +164,28 @@ impl Cluster {
         })
         .await?;
 
-        let apiserver =
-            flags::apiserver(&tools, &folder, ports, options.audit, options.fake_kubelet);
-        processes.push(family.start("kube-apiserver", apiserver, &log("kube-apiserver"), true)?);
+        let apiserver = flags::apiserver(&tools, &folder, ports, options, node_address);
+        processes.push(start("kube-apiserver", apiserver)?);
         let client = connect(&kubeconfig).await?;
         wait_for("the API server to be ready", &processes, || ready(&client)).await?;
         for crd in &options.crds {
             create_kind(&client, crd, &processes).await?;
         }
 
-        let manager = flags::controller_manager(&tools, &folder);
-        processes.push(family.start(
-            "kube-controller-manager",
-            manager,
-            &log("kube-controller-manager"),
-            true,
-        )?);
-        let kubelet = if options.fake_kubelet {
-            let user = write_kubeconfig(&folder, &authority, &url, fake_kubelet::USER, &[MASTERS])?;
+        let manager = flags::controller_manager(&tools, &folder, node.is_some());
+        processes.push(start("kube-controller-manager", manager)?);
+        let user =
+            |user: &str, groups: &[&str]| write_kubeconfig(&folder, &authority, &url, user, groups);
+        let kubelet = if options.node == NodeKind::Fake {
+            let user = user(fake_kubelet::USER, &[MASTERS])?;
             Some(FakeKubelet::start(load(&user).await?).await?)
         } else {
             None
         };
+        if let Some(node) = &node {
+            node.start(&family, &client, &authority, user, &mut processes)
+                .await?;
+        }
         let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "default");
         wait_for(
             "the service account of namespace default",
@@ -162,6 +197,7 @@ impl Cluster {
         Ok(Self {
             kubelet,
             network,
+            node,
             family,
             processes,
             folder,
@@ -190,6 +226,10 @@ impl Cluster {
             .env("KUBECONFIG", &self.kubeconfig)
             .env("KUBECACHEDIR", self.folder.join("kubectl-cache"))
             .env("KUBERC", "off");
+        if let Some(node) = &self.node {
+            // Loopback is never reached by a proxy, a node's address might be.
+            command.env("NO_PROXY", node.address().to_string());
+        }
         command
     }
 
@@ -240,6 +280,44 @@ impl Cluster {
     pub fn start_process(&self, name: &str, command: std::process::Command) -> Result<Process> {
         let log = self.folder.join(format!("{name}.log"));
         self.family.start(name, command, &log, false)
+    }
+
+    /// As [`Self::start_process`], in the network of the real node: there it reaches pods and
+    /// Services by their addresses, and is reached at [`Self::node_address`]. Its file system and
+    /// its process id are this machine's.
+    pub fn start_process_in_node(
+        &self,
+        name: &str,
+        command: std::process::Command,
+    ) -> Result<Process> {
+        self.in_node_network(|| self.start_process(name, command))
+    }
+
+    /// Does something on another thread, whose network is that of the real node: connections that
+    /// it opens and processes that it starts are there. Blocks until it is done.
+    pub fn in_node_network<T: Send>(&self, act: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        self.node()?.inside(act)
+    }
+
+    /// The real node's address, at which this machine and pods reach it.
+    pub fn node_address(&self) -> Result<Ipv4Addr> {
+        Ok(self.node()?.address())
+    }
+
+    /// This machine's address, at which the real node reaches it (pods do not).
+    pub fn host_address(&self) -> Result<Ipv4Addr> {
+        Ok(self.node()?.host_address())
+    }
+
+    /// Puts the images of an OCI or Docker tarball onto the real node; see [`crate::image`].
+    pub async fn load_image(&self, tarball: &Path) -> Result<()> {
+        self.node()?.load_image(tarball).await
+    }
+
+    fn node(&self) -> Result<&Node> {
+        self.node
+            .as_ref()
+            .context("this cluster has no real node; start it with NodeKind::Real")
     }
 
     /// The API server's audit log: JSON lines, one or two for each request.
@@ -395,8 +473,9 @@ fn free_ports() -> Result<Ports> {
 }
 
 /// Writes what the control plane reads.
-fn write_files(folder: &Path, authority: &Authority, url: &str) -> Result<()> {
-    let server = authority.server(flags::SERVICE_IP)?;
+fn write_files(folder: &Path, authority: &Authority, address: Ipv4Addr, url: &str) -> Result<()> {
+    let server = authority.server(&[Ipv4Addr::LOCALHOST, address, flags::SERVICE_IP])?;
+    let kubelet_client = authority.client("kube-apiserver-kubelet-client", &[MASTERS])?;
     let (token_key, token_public_key) = pki::token_key()?;
     let manager = authority.kubeconfig(url, "system:kube-controller-manager", &[])?;
     for (name, content) in [
@@ -404,6 +483,8 @@ fn write_files(folder: &Path, authority: &Authority, url: &str) -> Result<()> {
         (file::CA_KEY, authority.key()),
         (file::SERVER, server.certificate),
         (file::SERVER_KEY, server.key),
+        (file::KUBELET_CLIENT, kubelet_client.certificate),
+        (file::KUBELET_CLIENT_KEY, kubelet_client.key),
         (file::TOKEN_KEY, token_key),
         (file::TOKEN_PUBLIC_KEY, token_public_key),
         (file::AUDIT_POLICY, audit::policy().to_string()),
@@ -480,7 +561,8 @@ mod tests {
                 ..free
             },
         ] {
-            let started = Cluster::start_once(tools.clone(), &Options::default(), ports).await;
+            let started =
+                Cluster::start_once(tools.clone(), None, &Options::default(), ports).await;
             let message = format!("{:#}", started.err().unwrap());
             assert!(message.contains("address already in use"), "{message}");
         }

@@ -4,10 +4,11 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Command;
 
+use crate::control_plane::{NodeKind, Options};
 use crate::tools::Tools;
 
 /// Addresses of Services.
-const SERVICE_RANGE: &str = "10.96.0.0/16";
+pub(crate) const SERVICE_RANGE: &str = "10.96.0.0/16";
 /// The first of them, which is the API server's own.
 pub(crate) const SERVICE_IP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 
@@ -24,6 +25,8 @@ pub(crate) mod file {
     /// Short, as a socket's path is limited to about 100 bytes.
     pub(crate) const POD_NETWORK: &str = "pods";
     pub(crate) const EGRESS: &str = "egress.json";
+    pub(crate) const KUBELET_CLIENT: &str = "apiserver-kubelet-client.crt";
+    pub(crate) const KUBELET_CLIENT_KEY: &str = "apiserver-kubelet-client.key";
     pub(crate) const CONTROLLER_MANAGER: &str = "kube-controller-manager.kubeconfig";
 }
 
@@ -55,22 +58,35 @@ pub(crate) fn etcd(tools: &Tools, folder: &Path, ports: Ports) -> Command {
     command
 }
 
-/// `fake_pods` says that pods are reached through [`crate::pod_network`].
+/// `node` is the address of a real node, if there is one. The pods of a fake one are reached through
+/// [`crate::pod_network`].
 pub(crate) fn apiserver(
     tools: &Tools,
     folder: &Path,
     ports: Ports,
-    audit: bool,
-    fake_pods: bool,
+    options: &Options,
+    node: Option<Ipv4Addr>,
 ) -> Command {
     let mut command = command(&tools.kube_apiserver, folder);
+    match node {
+        None => command.args([
+            "--bind-address=127.0.0.1",
+            "--advertise-address=127.0.0.1",
+            // An endpoint may not be a loopback address.
+            "--endpoint-reconciler-type=none",
+        ]),
+        // Reached by pods at the node's address, and by the rest of this machine.
+        Some(address) => command.args([
+            "--bind-address=0.0.0.0",
+            &format!("--advertise-address={address}"),
+            &at("--kubelet-certificate-authority", folder, file::CA),
+            &at("--kubelet-client-certificate", folder, file::KUBELET_CLIENT),
+            &at("--kubelet-client-key", folder, file::KUBELET_CLIENT_KEY),
+        ]),
+    };
     command.args([
         &format!("--etcd-servers=http://127.0.0.1:{}", ports.etcd),
-        "--bind-address=127.0.0.1",
         &format!("--secure-port={}", ports.apiserver),
-        "--advertise-address=127.0.0.1",
-        // An endpoint may not be a loopback address.
-        "--endpoint-reconciler-type=none",
         &format!("--service-cluster-ip-range={SERVICE_RANGE}"),
         &at("--tls-cert-file", folder, file::SERVER),
         &at("--tls-private-key-file", folder, file::SERVER_KEY),
@@ -91,7 +107,7 @@ pub(crate) fn apiserver(
         "--max-mutating-requests-inflight=1000",
         "--profiling=false",
     ]);
-    if audit {
+    if options.audit {
         command.args([
             &at("--audit-policy-file", folder, file::AUDIT_POLICY),
             &at("--audit-log-path", folder, file::AUDIT_LOG),
@@ -100,21 +116,24 @@ pub(crate) fn apiserver(
             "--audit-log-maxsize=100000",
         ]);
     }
-    if fake_pods {
+    if options.node == NodeKind::Fake {
         command.arg(at("--egress-selector-config-file", folder, file::EGRESS));
     }
     command
 }
 
-pub(crate) fn controller_manager(tools: &Tools, folder: &Path) -> Command {
+/// `real` says whether the node is.
+pub(crate) fn controller_manager(tools: &Tools, folder: &Path, real: bool) -> Command {
     let mut command = command(&tools.kube_controller_manager, folder);
+    if !real {
+        // The fake node renews no lease, so it would be taken for dead.
+        command.arg("--controllers=*,-node-lifecycle-controller,-taint-eviction-controller");
+    }
     command.args([
         &at("--kubeconfig", folder, file::CONTROLLER_MANAGER),
         "--use-service-account-credentials=true",
         "--leader-elect=false",
         "--secure-port=0",
-        // The fake node renews no lease, so it would be taken for dead.
-        "--controllers=*,-node-lifecycle-controller,-taint-eviction-controller",
         &at(
             "--service-account-private-key-file",
             folder,
@@ -145,10 +164,15 @@ fn at(flag: &str, folder: &Path, file: &str) -> String {
     format!("{flag}={}", folder.join(file).display())
 }
 
-/// A command in the cluster's folder, with as little of the environment as can be: proxies,
-/// Go's settings and the user's kubeconfig are none of its business.
 fn command(program: &Path, folder: &Path) -> Command {
     let mut command = Command::new(program);
+    clean(&mut command, folder);
+    command
+}
+
+/// Makes a command run in the cluster's folder, with as little of the environment as can be:
+/// proxies, Go's settings and the user's kubeconfig are none of its business.
+pub(crate) fn clean(command: &mut Command, folder: &Path) {
     command
         .current_dir(folder)
         .env_clear()
@@ -157,5 +181,4 @@ fn command(program: &Path, folder: &Path) -> Command {
     if let Some(path) = std::env::var_os("PATH") {
         command.env("PATH", path);
     }
-    command
 }

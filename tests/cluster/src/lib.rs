@@ -1,5 +1,6 @@
 //! An embedded Kubernetes for tests and the demo: a real etcd, kube-apiserver and
-//! kube-controller-manager on loopback, and a fake kubelet that makes pods Ready.
+//! kube-controller-manager on loopback, and a fake kubelet that makes pods Ready; or, in
+//! namespaces of their own, the same with a real node that runs containers.
 //!
 //! Nothing outlives the process that started it, however that ends; see [`process`].
 
@@ -17,10 +18,13 @@ pub mod demo;
 pub mod fake_kubelet;
 mod flags;
 mod helm;
+pub mod image;
+pub mod node;
 pub mod operator_image;
 mod pki;
 mod pod_network;
 pub mod process;
+pub mod server_everything;
 mod service_account;
 mod shared;
 pub mod signals;
@@ -28,6 +32,6 @@ pub mod tools;
 pub mod wait;
 
 pub use audit::AuditEntry;
-pub use control_plane::{Cluster, Options};
+pub use control_plane::{Cluster, NodeKind, Options};
 pub use shared::{shared, shared_with};
 pub use wait::eventually;

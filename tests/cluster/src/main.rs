@@ -8,9 +8,9 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use cluster::signals::Signals;
-use cluster::{Cluster, Options, demo, tools};
+use cluster::{Cluster, NodeKind, Options, demo, node, server_everything, tools};
 
-/// A real Kubernetes control plane on this machine, with a fake node
+/// A real Kubernetes control plane on this machine, with a fake node or a real one
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
@@ -23,13 +23,24 @@ enum Command {
     /// Start a cluster and keep it running until Ctrl-C
     Up(Up),
     /// Only build what a cluster needs, if that has not been done
-    Tools {
-        /// Build also what only some tests need: helm, cert-manager
-        #[arg(long)]
-        all: bool,
-    },
+    Tools(Tools),
+    /// Build the image of server-everything, a third-party MCP server, if that has not been done,
+    /// and print its tarball
+    Image,
+    /// Print the packages of Debian and Ubuntu that a real node needs, and nothing else
+    NodePackages,
     /// Show the operator at work
     Demo(demo::Args),
+}
+
+#[derive(clap::Args)]
+struct Tools {
+    /// Also what a real node needs
+    #[arg(long)]
+    node: bool,
+    /// Everything: also helm and cert-manager
+    #[arg(long)]
+    all: bool,
 }
 
 #[derive(clap::Args)]
@@ -40,6 +51,12 @@ struct Up {
     /// Have no node: pods stay pending
     #[arg(long)]
     no_node: bool,
+    /// Have a real node that runs containers; needs root on Linux, and says what else
+    #[arg(long, conflicts_with = "no_node")]
+    node: bool,
+    /// Put an image onto the real node: an OCI or Docker tarball
+    #[arg(long, value_name = "FILE", requires = "node")]
+    image: Vec<PathBuf>,
 }
 
 #[tokio::main]
@@ -57,16 +74,30 @@ async fn main() -> ExitCode {
 async fn run(command: Command) -> Result<()> {
     match command {
         Command::Up(options) => up(options).await,
-        Command::Tools { all: false } => build(&[tools::CONTROL_PLANE]).await,
-        Command::Tools { all: true } => build(tools::ALL).await,
+        Command::Tools(options) => build(options).await,
+        Command::Image => {
+            println!("{}", server_everything::image().await?.display());
+            Ok(())
+        }
+        Command::NodePackages => {
+            println!("{}", node::PACKAGES.join(" "));
+            Ok(())
+        }
         Command::Demo(args) => demo::run(args).await,
     }
 }
 
 /// Builds sets of tools, and names the programs.
-async fn build(sets: &[tools::Set]) -> Result<()> {
+async fn build(options: Tools) -> Result<()> {
+    let mut sets = vec![tools::CONTROL_PLANE];
+    if options.node || options.all {
+        sets.extend(tools::REAL_NODE);
+    }
+    if options.all {
+        sets.extend(tools::ADDONS);
+    }
     for set in sets {
-        let folder = tools::build(set).await?;
+        let folder = tools::build(&set).await?;
         for program in set.programs() {
             println!("{}", folder.join(program).display());
         }
@@ -77,8 +108,24 @@ async fn build(sets: &[tools::Set]) -> Result<()> {
 async fn up(options: Up) -> Result<()> {
     // Before anything is started, so that a signal never ends this process halfway.
     let mut signals = Signals::new()?;
+    let node = match (options.node, options.no_node) {
+        (true, _) => NodeKind::Real,
+        (_, true) => NodeKind::None,
+        _ => NodeKind::Fake,
+    };
+    let start = async {
+        let cluster = Cluster::start(Options {
+            node,
+            ..Options::default()
+        });
+        let cluster = cluster.await?;
+        for image in &options.image {
+            cluster.load_image(image).await?;
+        }
+        anyhow::Ok(cluster)
+    };
     let cluster = tokio::select! {
-        cluster = Cluster::start(Options { fake_kubelet: !options.no_node, ..Options::default() }) => cluster?,
+        cluster = start => cluster?,
         () = signals.any() => return Ok(()),
     };
     let copy = options
@@ -90,9 +137,18 @@ async fn up(options: Up) -> Result<()> {
     println!("kubeconfig: {kubeconfig}");
     println!("kubectl:    {kubectl}");
     println!("logs:       {}", cluster.folder().display());
+    if node == NodeKind::Real {
+        println!("node:       {}", cluster.node_address()?);
+    }
     println!("Try, in another terminal:");
+    // A real node pulls nothing, and has this image by itself.
+    let image = if node == NodeKind::Real {
+        node::PAUSE_IMAGE
+    } else {
+        "web"
+    };
     println!(
-        "  {kubectl} --kubeconfig {kubeconfig} create deployment web --image web --replicas 3"
+        "  {kubectl} --kubeconfig {kubeconfig} create deployment web --image {image} --replicas 3"
     );
     println!("  {kubectl} --kubeconfig {kubeconfig} get nodes,deployments,pods");
     println!("Ctrl-C ends it.");

@@ -48,26 +48,35 @@ impl Authority {
         self.issuer.key().serialize_pem()
     }
 
-    /// The API server's own certificate.
-    pub(crate) fn server(&self, service_ip: Ipv4Addr) -> Result<Identity> {
+    /// The API server's own certificate, for its names and these addresses.
+    pub(crate) fn server(&self, addresses: &[Ipv4Addr]) -> Result<Identity> {
         let names = [
             "localhost",
             "kubernetes",
             "kubernetes.default",
             "kubernetes.default.svc",
         ];
-        let names = names.map(str::to_owned).to_vec();
-        let mut parameters =
-            CertificateParams::new(names).context("naming the API server in its certificate")?;
-        for address in [Ipv4Addr::LOCALHOST, service_ip] {
-            parameters
-                .subject_alt_names
-                .push(SanType::IpAddress(IpAddr::V4(address)));
-        }
-        parameters.distinguished_name = name("kube-apiserver", &[])?;
+        self.serving("kube-apiserver", &names, addresses)
+    }
+
+    /// A certificate of a server, for its names and addresses.
+    pub(crate) fn serving(
+        &self,
+        server: &str,
+        names: &[&str],
+        addresses: &[Ipv4Addr],
+    ) -> Result<Identity> {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let mut parameters = CertificateParams::new(names)
+            .with_context(|| format!("naming {server} in its certificate"))?;
+        let addresses = addresses
+            .iter()
+            .map(|&address| SanType::IpAddress(IpAddr::V4(address)));
+        parameters.subject_alt_names.extend(addresses);
+        parameters.distinguished_name = name(server, &[])?;
         parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         self.sign(parameters)
-            .context("signing the API server's certificate")
+            .with_context(|| format!("signing the certificate of {server}"))
     }
 
     /// A client's certificate: a user in groups.

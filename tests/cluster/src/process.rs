@@ -11,6 +11,11 @@
 //!   standard input, by every process of the family. It therefore ends when the last of them
 //!   is gone, and nothing can be written into the folder afterwards.
 //!
+//! A real node leaves more behind than processes of the group and a folder. Its containers are in
+//! a PID namespace whose process 1 is in the group, so the kernel kills them with it; the sweeper
+//! of such a family ([`Family::with_node`]) removes their cgroups, waits for the network
+//! interface, which goes with its namespace, and then removes the folder.
+//!
 //! Both are in groups of their own, so that Ctrl-C on a terminal does not reach them.
 //! Ending a family by [`Family::end`], by dropping it or by the death of this process is one and
 //! the same thing: the pipe closes. There is no SIGTERM first, as nothing the family writes is
@@ -32,6 +37,25 @@ use anyhow::{Context, Result, anyhow, ensure};
 const GUARD: &str = "while read -r _; do :; done; kill -KILL 0";
 /// Ends by removing a folder, once its standard input is closed.
 const SWEEPER: &str = r#"while read -r _; do :; done; exec rm -rf -- "$1""#;
+/// As [`SWEEPER`], for a node of the name `$2`. A cgroup can be removed when it has no process any
+/// more, so the folder is removed when nobody can write into it. Mounts are not seen from here,
+/// they are in a namespace of their own; so nothing but the folder can be hit.
+const NODE_SWEEPER: &str = r#"
+while read -r _; do :; done
+swept() {
+    left=0
+    for cgroup in "/sys/fs/cgroup/$2" /sys/fs/cgroup/*/"$2"; do
+        [ ! -d "$cgroup" ] || find "$cgroup" -depth -type d -exec rmdir -- {} + || left=1
+    done
+    [ ! -e "/sys/class/net/$2" ] || left=1
+    [ "$left" = 0 ] && rm -rf -- "$1"
+}
+looks=0
+until swept "$@"; do
+    looks=$((looks + 1))
+    [ "$looks" -lt 1200 ] || exit 1
+    sleep 0.05
+done"#;
 /// How many lines of a log are worth showing.
 const TAIL: usize = 20;
 
@@ -60,10 +84,20 @@ pub struct Process {
 impl Family {
     /// Starts an empty family that removes `folder` at its end.
     pub fn new(folder: &Path) -> Result<Self> {
+        Self::swept_by(SWEEPER, &[folder.as_os_str()])
+    }
+
+    /// Starts an empty family that removes `folder` at its end, and before it the cgroups `name`
+    /// in every hierarchy. It also waits for the network interface `name` to go.
+    pub(crate) fn with_node(folder: &Path, name: &str) -> Result<Self> {
+        Self::swept_by(NODE_SWEEPER, &[folder.as_os_str(), name.as_ref()])
+    }
+
+    fn swept_by(script: &str, arguments: &[&OsStr]) -> Result<Self> {
         let (reader, sweeper_pipe) = std::io::pipe().context("opening a pipe")?;
-        let sweeper = shell(SWEEPER, Some(folder), reader.into())?;
+        let sweeper = shell(script, arguments, reader.into())?;
         let (reader, guard_pipe) = std::io::pipe().context("opening a pipe")?;
-        let guard = shell(GUARD, None, reader.into())?;
+        let guard = shell(GUARD, &[], reader.into())?;
         let group = i32::try_from(guard.id()).context("a process id that is no group id")?;
         Ok(Self {
             group,
@@ -239,10 +273,10 @@ impl Process {
 }
 
 /// A shell that waits for the end of its standard input.
-fn shell(script: &str, argument: Option<&Path>, input: Stdio) -> Result<Child> {
+fn shell(script: &str, arguments: &[&OsStr], input: Stdio) -> Result<Child> {
     Command::new("sh")
         .args(["-c", script, "sh"])
-        .args(argument.map(AsRef::<OsStr>::as_ref))
+        .args(arguments)
         // Not the test's folder, which may be removed, nor the test's output, which a reader
         // may want to see the end of.
         .current_dir("/")

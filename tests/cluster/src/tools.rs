@@ -99,8 +99,46 @@ pub const CERT_MANAGER: Set = Set {
 /// The folder of cert-manager's kinds beside its program.
 pub const CERT_MANAGER_KINDS: &str = "crds";
 
-/// Every set, for those who want to build ahead.
-pub const ALL: &[Set] = &[CONTROL_PLANE, HELM, CERT_MANAGER];
+/// What a real node needs beside the control plane; see also [`CONTAINERD`] and [`COREDNS`].
+pub const NODE: Set = Set {
+    about: "kube-scheduler, kubelet and kube-proxy; about 2 minutes on 2 cores",
+    module: "",
+    sources: &[],
+    packages: &[
+        "k8s.io/kubernetes/cmd/kube-scheduler",
+        "k8s.io/kubernetes/cmd/kubelet",
+        "k8s.io/kubernetes/cmd/kube-proxy",
+    ],
+    files: &[],
+};
+
+/// What runs containers on a real node. A module of its own, as it needs a newer cri-api.
+pub const CONTAINERD: Set = Set {
+    about: "containerd, its shim, ctr and a pause program; about 2 minutes on 2 cores",
+    module: "containerd",
+    sources: &["pause/main.go"],
+    packages: &[
+        "github.com/containerd/containerd/v2/cmd/containerd",
+        "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2",
+        "github.com/containerd/containerd/v2/cmd/ctr",
+        "./pause",
+    ],
+    files: &[],
+};
+
+/// What resolves names on a real node.
+pub const COREDNS: Set = Set {
+    about: "coredns; about 2 minutes on 2 cores",
+    module: "coredns",
+    sources: &[],
+    packages: &["github.com/coredns/coredns"],
+    files: &[],
+};
+
+/// What a real node needs beside the control plane.
+pub const REAL_NODE: [Set; 3] = [NODE, CONTAINERD, COREDNS];
+/// What is installed into a cluster, or installs.
+pub const ADDONS: [Set; 2] = [HELM, CERT_MANAGER];
 
 /// The environment of `go build`, beside the user's own.
 const ENVIRONMENT: [(&str, &str); 3] = [
@@ -115,7 +153,7 @@ const PROGRESS: Duration = Duration::from_secs(15);
 /// Names the folder to keep the programs in, if it is not to be in the target folder.
 const FOLDER_VARIABLE: &str = "MCP_OPERATOR_TOOLS_DIR";
 /// A folder in which a build goes on begins with this.
-const UNFINISHED: &str = ".building-";
+pub(crate) const UNFINISHED: &str = ".building-";
 
 /// The programs of a control plane.
 #[derive(Clone, Debug)]
@@ -141,6 +179,41 @@ impl Tools {
     }
 }
 
+/// The programs of a real node.
+#[derive(Clone, Debug)]
+pub struct NodeTools {
+    /// Gives pods a node.
+    pub kube_scheduler: PathBuf,
+    /// Runs the node's pods.
+    pub kubelet: PathBuf,
+    /// Makes the addresses of Services work.
+    pub kube_proxy: PathBuf,
+    /// Runs containers; its shim is beside it.
+    pub containerd: PathBuf,
+    /// Talks to containerd.
+    pub ctr: PathBuf,
+    /// Does nothing, statically linked.
+    pub pause: PathBuf,
+    /// Resolves names.
+    pub coredns: PathBuf,
+}
+
+/// The programs of a real node, built if that has not been done before; see [`build`].
+pub async fn node() -> Result<NodeTools> {
+    let node = build(&NODE).await?;
+    let containerd = build(&CONTAINERD).await?;
+    let coredns = build(&COREDNS).await?;
+    Ok(NodeTools {
+        kube_scheduler: node.join("kube-scheduler"),
+        kubelet: node.join("kubelet"),
+        kube_proxy: node.join("kube-proxy"),
+        ctr: containerd.join("ctr"),
+        pause: containerd.join("pause"),
+        containerd: containerd.join("containerd"),
+        coredns: coredns.join("coredns"),
+    })
+}
+
 /// The programs of a control plane, built if that has not been done before; see [`build`].
 pub async fn control_plane() -> Result<Tools> {
     Ok(Tools::in_folder(&build(&CONTROL_PLANE).await?))
@@ -151,7 +224,7 @@ pub async fn control_plane() -> Result<Tools> {
 /// They are kept in `$MCP_OPERATOR_TOOLS_DIR` or in `cluster-tools` of the target folder, by the
 /// content of what they are built from. Any number of processes may ask at once; one builds.
 pub async fn build(set: &Set) -> Result<PathBuf> {
-    let root = root();
+    let root = folder();
     let folder = root.join(key(set).await?);
     // Whole or not there at all, as it gets its name by a rename when it is complete.
     if folder.is_dir() {
@@ -172,7 +245,7 @@ pub async fn build(set: &Set) -> Result<PathBuf> {
 }
 
 /// The folder of all built tools.
-fn root() -> PathBuf {
+pub(crate) fn folder() -> PathBuf {
     if let Some(folder) = std::env::var_os(FOLDER_VARIABLE) {
         return folder.into();
     }
@@ -218,7 +291,7 @@ async fn key(set: &Set) -> Result<String> {
 
 /// Takes the lock that only one builder has. It is let go when the file is closed, so also by
 /// the death of this process.
-async fn lock(path: &Path) -> Result<File> {
+pub(crate) async fn lock(path: &Path) -> Result<File> {
     let file =
         File::create(path).with_context(|| format!("creating the lock file {}", path.display()))?;
     let mut progress = Progress::new();
@@ -328,7 +401,7 @@ async fn copy(files: &Files, module: &Path, programs: &Path) -> Result<()> {
 }
 
 /// Removes what a build left whose machine was switched off.
-fn remove_leftovers(root: &Path) -> Result<()> {
+pub(crate) fn remove_leftovers(root: &Path) -> Result<()> {
     let entries = std::fs::read_dir(root)
         .with_context(|| format!("reading the folder {}", root.display()))?;
     for entry in entries.filter_map(Result::ok) {

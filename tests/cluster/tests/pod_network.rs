@@ -148,7 +148,7 @@ async fn a_service_leads_to_the_process_of_each_ready_pod() {
 #[tokio::test]
 async fn without_fake_pods_nothing_is_led() {
     let options = Options {
-        fake_kubelet: false,
+        node: cluster::NodeKind::None,
         ..Options::default()
     };
     let cluster = Cluster::start(options).await.unwrap();
