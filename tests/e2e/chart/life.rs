@@ -1,0 +1,500 @@
+//! A release's life with real Helm: install, upgrade, rollback, uninstall, and what outlives it.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use cluster::{Cluster, Options, eventually};
+use k8s_openapi::ByteString;
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
+};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::Client;
+use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
+use serde_json::{Value, json};
+
+use super::{RELEASE, chart, helm, run_helm};
+use crate::setup::{self, SOON};
+
+const NAMESPACE: &str = "mcp-operator-system";
+const CRD: &str = "mcpservers.mcp.example.com";
+/// No operator runs here, so the webhooks answer nothing; the fake kubelet makes its pods Ready.
+const UNANSWERED: [&str; 4] = [
+    "--set",
+    "webhook.failurePolicy=Ignore",
+    "--set",
+    "webhook.timeoutSeconds=1",
+];
+
+struct Life {
+    cluster: Cluster,
+    client: Client,
+    chart: String,
+}
+
+impl Life {
+    async fn start() -> Result<Self> {
+        let cluster = Cluster::start(Options::default()).await?;
+        Ok(Self {
+            client: cluster.client(),
+            cluster,
+            chart: chart().display().to_string(),
+        })
+    }
+
+    /// `helm install` or `helm upgrade` into the usual namespace, until it is ready.
+    async fn put(&self, verb: &str, chart: &str, more: &[&str]) -> Result<String> {
+        let mut arguments = vec![
+            verb,
+            RELEASE,
+            chart,
+            "-n",
+            NAMESPACE,
+            "--wait",
+            "--timeout",
+            "2m",
+        ];
+        arguments.extend(UNANSWERED);
+        arguments.extend(more);
+        helm(&self.cluster, &arguments).await
+    }
+
+    async fn uninstall(&self) -> Result<String> {
+        let arguments = [
+            "uninstall",
+            RELEASE,
+            "-n",
+            NAMESPACE,
+            "--wait",
+            "--timeout",
+            "2m",
+        ];
+        helm(&self.cluster, &arguments).await
+    }
+
+    fn kubectl(&self, arguments: &[&str], input: &str) -> Result<String> {
+        let output = setup::kubectl(&self.cluster, arguments, input)?;
+        let words = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "kubectl {arguments:?}: {words}");
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    async fn available(&self) -> Result<Option<i32>> {
+        let deployments = Api::<Deployment>::namespaced(self.client.clone(), NAMESPACE);
+        let deployment = deployments.get(RELEASE).await?;
+        Ok(deployment
+            .status
+            .and_then(|status| status.available_replicas))
+    }
+
+    /// Whether the kind has the column that the chart before it had not.
+    async fn has_age(&self) -> Result<bool> {
+        let crd = Api::<CustomResourceDefinition>::all(self.client.clone())
+            .get(CRD)
+            .await?;
+        let columns = &crd.spec.versions[0].additional_printer_columns;
+        Ok(columns.iter().flatten().any(|column| column.name == "Age"))
+    }
+
+    /// The caBundle of both configurations; empty where there is none.
+    async fn bundles(&self) -> Result<[String; 2]> {
+        let mutating = Api::<MutatingWebhookConfiguration>::all(self.client.clone())
+            .get(RELEASE)
+            .await?;
+        let validating = Api::<ValidatingWebhookConfiguration>::all(self.client.clone())
+            .get(RELEASE)
+            .await?;
+        let mutating = mutating.webhooks.context("no webhooks")?.remove(0);
+        let validating = validating.webhooks.context("no webhooks")?.remove(0);
+        Ok([mutating.client_config, validating.client_config]
+            .map(|client| client.ca_bundle.unwrap_or_default().0)
+            .map(|bundle| String::from_utf8_lossy(&bundle).into_owned()))
+    }
+
+    /// What the operator does: the caBundle, by server-side apply, in its own name.
+    async fn trust(&self, bundle: &str) -> Result<()> {
+        let kinds = [
+            (
+                ApiResource::erase::<MutatingWebhookConfiguration>(&()),
+                "mmcpserver.mcp.example.com",
+            ),
+            (
+                ApiResource::erase::<ValidatingWebhookConfiguration>(&()),
+                "vmcpserver.mcp.example.com",
+            ),
+        ];
+        for (resource, webhook) in kinds {
+            let api = Api::<DynamicObject>::all_with(self.client.clone(), &resource);
+            let bundle = ByteString(bundle.into());
+            let patch = json!({
+                "apiVersion": resource.api_version,
+                "kind": resource.kind,
+                "metadata": {"name": RELEASE},
+                "webhooks": [{"name": webhook, "clientConfig": {"caBundle": bundle}}],
+            });
+            let parameters = PatchParams::apply("mcp-operator").force();
+            api.patch(RELEASE, &parameters, &Patch::Apply(&patch))
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Everything that carries Helm's label, as KIND/NAME.
+    fn of_helm(&self, selector: &str) -> Result<Vec<String>> {
+        let kinds = self.kubectl(&["api-resources", "--verbs=list", "-o", "name"], "")?;
+        let kinds = kinds.lines().collect::<Vec<_>>().join(",");
+        let found = self.kubectl(&["get", &kinds, "-A", "-l", selector, "-o", "name"], "")?;
+        Ok(found
+            .lines()
+            // They follow the Services.
+            .filter(|name| !name.starts_with("endpoint"))
+            .map(str::to_owned)
+            .collect())
+    }
+}
+
+/// The chart as it was before: another version, one replica, a kind without its last column.
+fn previous(folder: &Path) -> Result<String> {
+    copy(&chart(), folder)?;
+    change(
+        &folder.join("Chart.yaml"),
+        "\nversion: ",
+        "\nversion: 0.0.1-before.",
+    )?;
+    change(
+        &folder.join("values.yaml"),
+        "\nreplicas: 2\n",
+        "\nreplicas: 1\n",
+    )?;
+    let age = "    - jsonPath: .metadata.creationTimestamp\n      name: Age\n      type: date\n";
+    change(&folder.join("files/crd.yaml"), age, "")?;
+    Ok(folder.display().to_string())
+}
+
+fn change(file: &Path, from: &str, to: &str) -> Result<()> {
+    let text = std::fs::read_to_string(file)?;
+    ensure!(text.contains(from), "{}: no {from:?}", file.display());
+    Ok(std::fs::write(file, text.replacen(from, to, 1))?)
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
+
+/// A server as the webhooks leave it: with the finalizer.
+fn server(namespace: &str) -> String {
+    json!({
+        "apiVersion": "mcp.example.com/v1alpha1",
+        "kind": "MCPServer",
+        "metadata": {"name": "kept", "namespace": namespace, "finalizers": ["mcp.example.com/finalizer"]},
+        "spec": {"image": "registry.example.com/a:1"},
+    })
+    .to_string()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn install_upgrade_rollback_uninstall() -> Result<()> {
+    let life = Life::start().await?;
+    let before = tempfile::tempdir()?;
+    let before = previous(before.path())?;
+
+    let notes = life
+        .put("install", &before, &["--create-namespace"])
+        .await?;
+    for hint in [
+        "kubectl -n mcp-operator-system rollout status deployment/mcp-operator",
+        "kind: MCPServer",
+    ] {
+        assert!(notes.contains(hint), "no {hint:?} in: {notes}");
+    }
+    assert_eq!(life.available().await?, Some(1));
+    assert!(!life.has_age().await?);
+    assert_eq!(life.bundles().await?, ["", ""], "the operator's to set");
+    let bundle = include_str!("certificate.pem").trim();
+    life.trust(bundle).await?;
+    life.kubectl(
+        &[
+            "wait",
+            "--for=condition=Established",
+            "--timeout=60s",
+            &format!("crd/{CRD}"),
+        ],
+        "",
+    )?;
+    life.kubectl(&["apply", "-f", "-"], &server("default"))?;
+
+    life.put("upgrade", &life.chart, &[]).await?;
+    assert_eq!(life.available().await?, Some(2));
+    assert!(life.has_age().await?, "the kind is upgraded, too");
+    assert_eq!(life.bundles().await?, [bundle, bundle], "upgraded");
+    // A second one, in which nothing of the chart differs.
+    life.put("upgrade", &life.chart, &["--reuse-values"])
+        .await?;
+    assert_eq!(life.bundles().await?, [bundle, bundle], "upgraded again");
+
+    let rollback = [
+        "rollback",
+        RELEASE,
+        "1",
+        "-n",
+        NAMESPACE,
+        "--wait",
+        "--timeout",
+        "2m",
+    ];
+    helm(&life.cluster, &rollback).await?;
+    assert_eq!(life.available().await?, Some(1));
+    assert!(
+        !life.has_age().await?,
+        "the kind goes back with its operator"
+    );
+    assert_eq!(life.bundles().await?, [bundle, bundle], "rolled back");
+    life.kubectl(&["get", "mcpserver", "kept"], "")?;
+
+    tests_leave_nothing(&life).await?;
+
+    life.uninstall().await?;
+    let selector = "app.kubernetes.io/instance=mcp-operator";
+    assert_eq!(
+        life.of_helm(selector)?,
+        [format!(
+            "customresourcedefinition.apiextensions.k8s.io/{CRD}"
+        )]
+    );
+    // Nobody is there to remove the finalizer, and no webhook is in the way of who does.
+    life.kubectl(&["delete", "mcpserver", "kept", "--wait=false"], "")?;
+    let waiting = life.kubectl(
+        &[
+            "get",
+            "mcpserver",
+            "kept",
+            "-o",
+            "jsonpath={.metadata.deletionTimestamp}",
+        ],
+        "",
+    )?;
+    assert!(!waiting.is_empty());
+    life.kubectl(
+        &[
+            "patch",
+            "mcpserver",
+            "kept",
+            "--type",
+            "merge",
+            "-p",
+            r#"{"metadata":{"finalizers":null}}"#,
+        ],
+        "",
+    )?;
+    let left = life.kubectl(&["get", "mcpservers", "-A", "-o", "name"], "")?;
+    assert_eq!(left, "");
+
+    // Again, over the kind that was kept; and by another name only when told so.
+    life.put("install", &life.chart, &[]).await?;
+    life.uninstall().await?;
+    let mut other = vec!["install", "other", &life.chart, "-n", NAMESPACE];
+    let refused = run_helm(&life.cluster, &other).await?;
+    let words = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && words.contains(CRD), "{words}");
+    other.push("--take-ownership");
+    helm(&life.cluster, &other).await?;
+    helm(
+        &life.cluster,
+        &["uninstall", "other", "-n", NAMESPACE, "--wait"],
+    )
+    .await?;
+
+    // Who wants the kind to go with the release says so.
+    life.put(
+        "install",
+        &life.chart,
+        &["--take-ownership", "--set", "crds.keep=false"],
+    )
+    .await?;
+    life.uninstall().await?;
+    assert_eq!(
+        life.of_helm("app.kubernetes.io/managed-by=Helm")?,
+        Vec::<String>::new()
+    );
+    life.cluster.stop().await
+}
+
+/// `helm test`, with the pod's end told by us: there are no containers here.
+async fn tests_leave_nothing(life: &Life) -> Result<()> {
+    let pods = Api::<Pod>::namespaced(life.client.clone(), NAMESPACE);
+    for (phase, succeeds) in [("Failed", false), ("Succeeded", true)] {
+        let arguments = ["test", RELEASE, "-n", NAMESPACE, "--timeout", "2m"];
+        let test = run_helm(&life.cluster, &arguments);
+        let end = eventually("the test's pod runs", SOON, || async {
+            let pod = pods.get("mcp-operator-test").await?;
+            let status = pod.status.context("no status")?;
+            match status.phase.as_deref() {
+                Some("Running") => {}
+                // The one of the test before.
+                other => bail!("it is {other:?}"),
+            }
+            let patch = Patch::Merge(json!({"status": {"phase": phase}}));
+            pods.patch_status("mcp-operator-test", &PatchParams::default(), &patch)
+                .await?;
+            Ok(Some(()))
+        });
+        let (output, ended) = tokio::join!(test, end);
+        ended?;
+        let output = output?;
+        let words = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.success(), succeeds, "{phase}: {words}");
+        let left = life.kubectl(
+            &[
+                "-n",
+                NAMESPACE,
+                "get",
+                "pod/mcp-operator-test",
+                "sa/mcp-operator-test",
+                "role/mcp-operator-test",
+                "rolebinding/mcp-operator-test",
+                "--ignore-not-found",
+                "-o",
+                "name",
+            ],
+            "",
+        )?;
+        let expected = if succeeds {
+            ""
+        } else {
+            "pod/mcp-operator-test\n"
+        };
+        assert_eq!(
+            left, expected,
+            "after a test that {phase}: its pod, for its log, at most"
+        );
+    }
+    Ok(())
+}
+
+/// The caBundle has another owner in each mode; changing it is a matter of one flag at most.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_mode_of_certificates_can_be_changed() -> Result<()> {
+    let life = Life::start().await?;
+    let bundle = include_str!("certificate.pem").trim();
+    let file = super::values_file(
+        &json!({"certificates": {
+            "mode": "existing-secret",
+            "existingSecret": {"name": "ours", "caBundle": bundle},
+        }})
+        .to_string(),
+    )?;
+    let existing = file.path().display().to_string();
+
+    life.put("install", &life.chart, &["--create-namespace"])
+        .await?;
+    let other = include_str!("other-certificate.pem").trim();
+    life.trust(other).await?;
+    // The operator's field: Helm asks before it takes it.
+    let refused = life.put("upgrade", &life.chart, &["-f", &existing]).await;
+    let words = format!("{:#}", refused.err().context("the conflict was not seen")?);
+    assert!(
+        words.contains("caBundle") && words.contains("mcp-operator"),
+        "{words}"
+    );
+    assert_eq!(life.bundles().await?, [other, other]);
+    life.put(
+        "upgrade",
+        &life.chart,
+        &["-f", &existing, "--force-conflicts"],
+    )
+    .await?;
+    assert_eq!(life.bundles().await?, [bundle, bundle]);
+    // And back: what Helm no longer sets is the operator's again.
+    life.put("upgrade", &life.chart, &[]).await?;
+    assert_eq!(life.bundles().await?, ["", ""]);
+    life.trust(other).await?;
+    life.put("upgrade", &life.chart, &[]).await?;
+    assert_eq!(life.bundles().await?, [other, other]);
+    life.uninstall().await?;
+    life.cluster.stop().await
+}
+
+/// Each looks after namespaces of its own; who does not say so is refused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_releases_share_a_cluster_only_by_namespaces() -> Result<()> {
+    let life = Life::start().await?;
+    for namespace in ["team-a", "team-b"] {
+        life.kubectl(&["create", "namespace", namespace], "")?;
+    }
+    life.put(
+        "install",
+        &life.chart,
+        &["--create-namespace", "--set", "watch.namespaces={team-a}"],
+    )
+    .await?;
+    let mut second = vec![
+        "install",
+        "second",
+        &life.chart,
+        "-n",
+        "team-b",
+        "--wait",
+        "--timeout",
+        "2m",
+    ];
+    second.extend(UNANSWERED);
+    second.extend(["--set", "watch.namespaces={team-b}"]);
+    let refused = run_helm(&life.cluster, &second).await?;
+    let words = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && words.contains(CRD), "{words}");
+    second.extend(["--set", "crds.install=false"]);
+    helm(&life.cluster, &second).await?;
+
+    let asked = |name: &str| -> Result<Value> {
+        let kind = "validatingwebhookconfiguration";
+        let found = life.kubectl(&["get", kind, name, "-o", "json"], "")?;
+        let found: Value = serde_json::from_str(&found)?;
+        Ok(found["webhooks"][0]["namespaceSelector"]["matchExpressions"][0]["values"].clone())
+    };
+    assert_eq!(asked("mcp-operator")?, json!(["team-a"]));
+    assert_eq!(asked("second-mcp-operator")?, json!(["team-b"]));
+    // Seen by the API server: rights in one namespace, none in the other.
+    let may = |namespace: &str| -> Result<bool> {
+        let account = "--as=system:serviceaccount:team-b:second-mcp-operator";
+        let arguments = [
+            "auth",
+            "can-i",
+            "patch",
+            "deployments",
+            "-n",
+            namespace,
+            account,
+        ];
+        Ok(setup::kubectl(&life.cluster, &arguments, "")?
+            .status
+            .success())
+    };
+    assert!(may("team-b")?);
+    assert!(!may("team-a")?);
+
+    helm(
+        &life.cluster,
+        &["uninstall", "second", "-n", "team-b", "--wait"],
+    )
+    .await?;
+    assert_eq!(
+        life.of_helm("app.kubernetes.io/instance=second")?,
+        Vec::<String>::new()
+    );
+    assert_eq!(asked("mcp-operator")?, json!(["team-a"]));
+    assert_eq!(life.available().await?, Some(2));
+    life.uninstall().await?;
+    life.cluster.stop().await
+}
