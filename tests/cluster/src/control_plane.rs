@@ -1,7 +1,7 @@
 //! Starting a control plane, and what can be done with a running one.
 
 use std::io::Write as _;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -9,15 +9,17 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, PostParams};
+use kube::api::{Api, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::conditions;
 use kube::{Client, ResourceExt};
+use serde_json::Value;
 
 use crate::audit::{self, AuditEntry};
 use crate::fake_kubelet::{self, FakeKubelet};
 use crate::flags::{self, Ports, file};
 use crate::pki::{self, Authority};
+use crate::pod_network::{self, PodNetwork};
 use crate::process::{Family, Process, tail};
 use crate::tools::{self, Tools};
 use crate::wait::eventually;
@@ -26,15 +28,19 @@ use crate::wait::eventually;
 const STARTS: usize = 3;
 /// How long each part may take to come up, on a machine busy with other things.
 const LIMIT: Duration = Duration::from_mins(2);
+/// Who owns the fields of what is applied here.
+pub(crate) const FIELD_MANAGER: &str = "cluster";
 /// The group whose members may do everything.
-const MASTERS: &str = "system:masters";
+pub(crate) const MASTERS: &str = "system:masters";
 
 /// What a cluster is to be like.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Whether every request is logged; see [`Cluster::requests_by`].
     pub audit: bool,
-    /// Whether there is a node on which pods become Ready; see [`crate::fake_kubelet`].
+    /// Whether there is a node on which pods become Ready; see [`crate::fake_kubelet`]. Without
+    /// it, [`Cluster::lead`] is of no use, since the API server then looks for Services' pods at
+    /// the addresses they have.
     pub fake_kubelet: bool,
     /// Kinds to create before the controllers start. The garbage collector looks for new kinds
     /// every 30 s only; it knows these from the start.
@@ -55,6 +61,7 @@ impl Default for Options {
 pub struct Cluster {
     // Dropped in this order: the kubelet first, as it would complain about a vanished server.
     kubelet: Option<FakeKubelet>,
+    network: Option<PodNetwork>,
     family: Family,
     processes: Vec<Process>,
     folder: PathBuf,
@@ -101,6 +108,10 @@ impl Cluster {
 
         let family = Family::new(folder.path())?;
         let folder = folder.keep(); // It is the family's to remove from here on.
+        let network = options
+            .fake_kubelet
+            .then(|| start_network(&folder))
+            .transpose()?;
         let log = |name: &str| folder.join(format!("{name}.log"));
         let mut processes = Vec::new();
 
@@ -118,7 +129,8 @@ impl Cluster {
         })
         .await?;
 
-        let apiserver = flags::apiserver(&tools, &folder, ports, options.audit);
+        let apiserver =
+            flags::apiserver(&tools, &folder, ports, options.audit, options.fake_kubelet);
         processes.push(family.start("kube-apiserver", apiserver, &log("kube-apiserver"), true)?);
         let client = connect(&kubeconfig).await?;
         wait_for("the API server to be ready", &processes, || ready(&client)).await?;
@@ -149,6 +161,7 @@ impl Cluster {
         family.tell_of_ends();
         Ok(Self {
             kubelet,
+            network,
             family,
             processes,
             folder,
@@ -207,6 +220,21 @@ impl Cluster {
         write_kubeconfig(&self.folder, &self.authority, &self.url, user, groups)
     }
 
+    /// From now on, the API server's connections to an address in the cluster (a pod's, or one
+    /// that an `EndpointSlice` names, with the port) lead to a program on loopback: those to the
+    /// Service of a webhook, and the `proxy` subresources of pods and Services.
+    ///
+    /// So the operator can run as a process while its Service leads to it, as on a real node:
+    /// start a process for each fake pod, on a port of its own, lead the pod's address and port
+    /// to it, and take the pod's annotation `not-ready` away when the process is ready. Pods'
+    /// addresses differ, so each replica is reached as the one it is. Needs no rights.
+    pub fn lead(&self, address: SocketAddr, program: SocketAddr) -> Result<()> {
+        let network = self.network.as_ref().with_context(|| {
+            format!("leading {address} to {program}: only a cluster with a fake kubelet does that")
+        })?;
+        network.lead(address, program)
+    }
+
     /// Starts another program, such as the operator, that ends with the cluster at the latest,
     /// however this process ends. Its output goes to `NAME.log` in the cluster's folder.
     pub fn start_process(&self, name: &str, command: std::process::Command) -> Result<Process> {
@@ -244,15 +272,27 @@ impl Cluster {
         died(&self.processes).await
     }
 
+    /// The parts of the control plane.
+    pub(crate) fn processes(&self) -> &[Process] {
+        &self.processes
+    }
+
+    /// What the cluster's certificates are signed by.
+    pub(crate) fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
     /// Ends every process and removes the folder. Returns when all is gone.
     pub async fn stop(self) -> Result<()> {
         let Self {
             kubelet,
+            network,
             mut family,
             ..
         } = self;
         let end = move || {
             drop(kubelet);
+            drop(network);
             family.end()
         };
         tokio::task::spawn_blocking(end)
@@ -262,16 +302,27 @@ impl Cluster {
     }
 }
 
+/// Starts the pods' network and tells the API server of it.
+fn start_network(folder: &Path) -> Result<PodNetwork> {
+    let socket = folder.join(file::POD_NETWORK);
+    let path = folder.join(file::EGRESS);
+    std::fs::write(&path, pod_network::configuration(&socket).to_string())
+        .with_context(|| format!("writing {}", path.display()))?;
+    PodNetwork::start(&socket)
+}
+
 /// Creates a kind and waits until it can be used.
-async fn create_kind(
+pub(crate) async fn create_kind(
     client: &Client,
     crd: &CustomResourceDefinition,
     processes: &[Process],
 ) -> Result<()> {
     let name = crd.name_any();
     let kinds: Api<CustomResourceDefinition> = Api::all(client.clone());
+    // Applied, as it may be there already.
+    let parameters = PatchParams::apply(FIELD_MANAGER).force();
     kinds
-        .create(&PostParams::default(), crd)
+        .patch(&name, &parameters, &Patch::Apply(crd))
         .await
         .with_context(|| format!("creating the kind {name}"))?;
     let kinds = &kinds;
@@ -284,7 +335,7 @@ async fn create_kind(
 }
 
 /// Waits for something that needs the processes to live; fails at once when one dies.
-async fn wait_for<T, F, Fut>(what: &str, processes: &[Process], check: F) -> Result<T>
+pub(crate) async fn wait_for<T, F, Fut>(what: &str, processes: &[Process], check: F) -> Result<T>
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<Option<T>>>,
@@ -371,7 +422,11 @@ fn write_kubeconfig(
     user: &str,
     groups: &[&str],
 ) -> Result<PathBuf> {
-    let content = authority.kubeconfig(url, user, groups)?;
+    write_user(folder, user, &authority.kubeconfig(url, user, groups)?)
+}
+
+/// Writes a user's kubeconfig into the cluster's folder.
+pub(crate) fn write_user(folder: &Path, user: &str, content: &Value) -> Result<PathBuf> {
     // A user's name may hold colons and slashes; two users that differ in them alone are none.
     let name: String = user
         .chars()

@@ -21,6 +21,9 @@ pub(crate) mod file {
     pub(crate) const TOKEN_PUBLIC_KEY: &str = "service-accounts.pub";
     pub(crate) const AUDIT_POLICY: &str = "audit-policy.json";
     pub(crate) const AUDIT_LOG: &str = "audit.log";
+    /// Short, as a socket's path is limited to about 100 bytes.
+    pub(crate) const POD_NETWORK: &str = "pods";
+    pub(crate) const EGRESS: &str = "egress.json";
     pub(crate) const CONTROLLER_MANAGER: &str = "kube-controller-manager.kubeconfig";
 }
 
@@ -52,7 +55,14 @@ pub(crate) fn etcd(tools: &Tools, folder: &Path, ports: Ports) -> Command {
     command
 }
 
-pub(crate) fn apiserver(tools: &Tools, folder: &Path, ports: Ports, audit: bool) -> Command {
+/// `fake_pods` says that pods are reached through [`crate::pod_network`].
+pub(crate) fn apiserver(
+    tools: &Tools,
+    folder: &Path,
+    ports: Ports,
+    audit: bool,
+    fake_pods: bool,
+) -> Command {
     let mut command = command(&tools.kube_apiserver, folder);
     command.args([
         &format!("--etcd-servers=http://127.0.0.1:{}", ports.etcd),
@@ -89,6 +99,9 @@ pub(crate) fn apiserver(tools: &Tools, folder: &Path, ports: Ports, audit: bool)
             "--audit-log-mode=blocking",
             "--audit-log-maxsize=100000",
         ]);
+    }
+    if fake_pods {
+        command.arg(at("--egress-selector-config-file", folder, file::EGRESS));
     }
     command
 }

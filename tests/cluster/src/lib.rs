@@ -10,12 +10,16 @@
 )]
 
 pub mod audit;
+mod cert_manager;
 mod control_plane;
 pub mod demo;
 pub mod fake_kubelet;
 mod flags;
+mod helm;
 mod pki;
+mod pod_network;
 pub mod process;
+mod service_account;
 mod shared;
 pub mod signals;
 pub mod tools;

@@ -23,7 +23,11 @@ enum Command {
     /// Start a cluster and keep it running until Ctrl-C
     Up(Up),
     /// Only build what a cluster needs, if that has not been done
-    Tools,
+    Tools {
+        /// Build also what only some tests need: helm, cert-manager
+        #[arg(long)]
+        all: bool,
+    },
     /// Show the operator at work
     Demo(demo::Args),
 }
@@ -53,20 +57,21 @@ async fn main() -> ExitCode {
 async fn run(command: Command) -> Result<()> {
     match command {
         Command::Up(options) => up(options).await,
-        Command::Tools => {
-            let tools = tools::control_plane().await?;
-            for tool in [
-                tools.etcd,
-                tools.kube_apiserver,
-                tools.kube_controller_manager,
-                tools.kubectl,
-            ] {
-                println!("{}", tool.display());
-            }
-            Ok(())
-        }
+        Command::Tools { all: false } => build(&[tools::CONTROL_PLANE]).await,
+        Command::Tools { all: true } => build(tools::ALL).await,
         Command::Demo(args) => demo::run(args).await,
     }
+}
+
+/// Builds sets of tools, and names the programs.
+async fn build(sets: &[tools::Set]) -> Result<()> {
+    for set in sets {
+        let folder = tools::build(set).await?;
+        for program in set.programs() {
+            println!("{}", folder.join(program).display());
+        }
+    }
+    Ok(())
 }
 
 async fn up(options: Up) -> Result<()> {

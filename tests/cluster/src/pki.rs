@@ -82,20 +82,30 @@ impl Authority {
     /// A kubeconfig for a user in groups. JSON, which is YAML.
     pub(crate) fn kubeconfig(&self, url: &str, user: &str, groups: &[&str]) -> Result<Value> {
         let identity = self.client(user, groups)?;
-        Ok(json!({
+        let credentials = json!({
+            "client-certificate-data": base64(identity.certificate),
+            "client-key-data": base64(identity.key),
+        });
+        Ok(self.kubeconfig_with(url, user, credentials))
+    }
+
+    /// A kubeconfig for the user that a token is of.
+    pub(crate) fn kubeconfig_with_token(&self, url: &str, user: &str, token: &str) -> Value {
+        self.kubeconfig_with(url, user, json!({"token": token}))
+    }
+
+    fn kubeconfig_with(&self, url: &str, user: &str, credentials: Value) -> Value {
+        json!({
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [{"name": "test", "cluster": {
                 "server": url,
                 "certificate-authority-data": base64(self.certificate()),
             }}],
-            "users": [{"name": user, "user": {
-                "client-certificate-data": base64(identity.certificate),
-                "client-key-data": base64(identity.key),
-            }}],
+            "users": [{"name": user, "user": credentials}],
             "contexts": [{"name": "test", "context": {"cluster": "test", "user": user}}],
             "current-context": "test",
-        }))
+        })
     }
 
     fn sign(&self, mut parameters: CertificateParams) -> Result<Identity> {
