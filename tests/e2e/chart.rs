@@ -1,9 +1,11 @@
 //! The Helm chart: what it renders, what it refuses, and its life in a cluster, with real Helm.
 
 mod access;
+mod cert_manager;
 mod life;
 mod metrics;
 mod refusals;
+mod release;
 mod rendering;
 
 use std::path::{Path, PathBuf};
