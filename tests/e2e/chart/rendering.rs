@@ -3,11 +3,13 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use clap::Parser as _;
 use cluster::{Cluster, tools};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, PostParams};
+use mcp_operator::cli::Cli;
 use serde_json::{Value, json};
 
 use super::{chart, find, helm, objects, of_kind, read, render, shared};
@@ -70,7 +72,7 @@ const CASES: &[Case] = &[
             "rotationPolicy: Never",
             "mcp-operator-webhook.rendered.svc",
         ],
-        absent: &["caBundle", "--ca-secret", "secrets]"],
+        absent: &["caBundle", "--ca-secret", "--webhook-host", "secrets]"],
         ..CASE
     },
     Case {
@@ -125,7 +127,7 @@ const CASES: &[Case] = &[
                  {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: a, \
                  operator: Exists}]}]}}}, priorityClassName: system-cluster-critical, podLabels: {pod: label}, \
                  podAnnotations: {pod: annotation}, deploymentAnnotations: {a: b}, podDisruptionBudget: \
-                 {minAvailable: 50%}, log: {format: text, level: debug}, extraArgs: ['--log-format', json], \
+                 {minAvailable: 50%}, log: {format: text, level: debug}, extraArgs: ['--ca-settle', 30s], \
                  extraEnv: [{name: A, value: b}], serviceAccount: {name: other, annotations: {a: b}}, webhook: \
                  {failurePolicy: Ignore, timeoutSeconds: 10, namespaceSelector: {matchLabels: {mcp: 'true'}}, \
                  objectSelector: {matchExpressions: [{key: skip, operator: DoesNotExist}]}}, metrics: {service: \
@@ -245,6 +247,12 @@ async fn prepare(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
+fn with_certificate(values: &str) -> String {
+    let base64 = json!(ByteString(CERTIFICATE.into())).to_string();
+    let values = values.replace("BASE64", &base64);
+    values.replace("PEM", &json!(CERTIFICATE).to_string())
+}
+
 fn kubectl(cluster: &Cluster, arguments: &[&str], input: &str) -> Result<()> {
     let output = setup::kubectl(cluster, arguments, input)?;
     let words = String::from_utf8_lossy(&output.stderr);
@@ -259,10 +267,7 @@ async fn the_api_server_takes_every_object_of_every_combination() -> Result<()> 
     let pods = Api::<Pod>::namespaced(cluster.new_client().await?, "rendered");
     for case in CASES {
         let about = case.about;
-        let values = case
-            .values
-            .replace("BASE64", &json!(ByteString(CERTIFICATE.into())).to_string())
-            .replace("PEM", &json!(CERTIFICATE).to_string());
+        let values = with_certificate(case.values);
         let text = render(cluster, "rendered", &values).await.context(about)?;
         for present in case.present {
             assert!(text.contains(present), "{about}: no {present:?} in: {text}");
@@ -304,6 +309,30 @@ async fn the_api_server_takes_every_object_of_every_combination() -> Result<()> 
                 let by_pod_security = words.contains("violates PodSecurity");
                 assert!(!case.restricted && by_pod_security, "{about}: {words}");
             }
+        }
+    }
+    Ok(())
+}
+
+/// The arguments of a command of the operator, as a pod of the chart gives them.
+fn arguments(pod: &Value) -> Result<Cli> {
+    let arguments = pod["containers"][0]["args"].as_array();
+    let arguments = arguments.into_iter().flatten().filter_map(Value::as_str);
+    Ok(Cli::try_parse_from(
+        std::iter::once("mcp-operator").chain(arguments),
+    )?)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_operator_takes_the_arguments_of_every_combination() -> Result<()> {
+    for case in CASES {
+        let values = with_certificate(case.values);
+        let objects = objects(shared().await, "rendered", &values).await?;
+        for kind in ["Deployment", "Pod"] {
+            let found = of_kind(&objects, kind).next().context(case.about)?;
+            let template = found.pointer("/spec/template/spec");
+            let pod = template.unwrap_or(&found["spec"]);
+            arguments(pod).with_context(|| format!("{}: {kind}", case.about))?;
         }
     }
     Ok(())
