@@ -91,6 +91,7 @@ async fn install_upgrade_rollback_uninstall() -> Result<()> {
         "",
     )?;
     life.kubectl(&["apply", "-f", "-"], &server("default"))?;
+    life.kubectl(&["apply", "-f", "-"], &server(NAMESPACE))?;
 
     life.put("upgrade", &life.chart, &[]).await?;
     assert_eq!(life.available().await?, Some(2));
@@ -120,6 +121,7 @@ async fn install_upgrade_rollback_uninstall() -> Result<()> {
     assert_eq!(life.bundles().await?, [bundle, bundle], "rolled back");
     life.kubectl(&["get", "mcpserver", "kept"], "")?;
 
+    rights_are_by_name(&life)?;
     tests_leave_nothing(&life).await?;
 
     life.uninstall().await?;
@@ -131,7 +133,19 @@ async fn install_upgrade_rollback_uninstall() -> Result<()> {
         )]
     );
     // Nobody is there to remove the finalizer, and no webhook is in the way of who does.
-    life.kubectl(&["delete", "mcpserver", "kept", "--wait=false"], "")?;
+    for namespace in ["default", NAMESPACE] {
+        life.kubectl(
+            &[
+                "delete",
+                "mcpserver",
+                "kept",
+                "-n",
+                namespace,
+                "--wait=false",
+            ],
+            "",
+        )?;
+    }
     let waiting = life.kubectl(
         &[
             "get",
@@ -143,18 +157,7 @@ async fn install_upgrade_rollback_uninstall() -> Result<()> {
         "",
     )?;
     assert!(!waiting.is_empty());
-    life.kubectl(
-        &[
-            "patch",
-            "mcpserver",
-            "kept",
-            "--type",
-            "merge",
-            "-p",
-            r#"{"metadata":{"finalizers":null}}"#,
-        ],
-        "",
-    )?;
+    let_go(&life)?;
     let left = life.kubectl(&["get", "mcpservers", "-A", "-o", "name"], "")?;
     assert_eq!(left, "");
 
@@ -186,6 +189,74 @@ async fn install_upgrade_rollback_uninstall() -> Result<()> {
         Vec::<String>::new()
     );
     life.cluster.stop().await
+}
+
+/// As the API server sees it: server-side apply of an object that is not there yet is a right by name, too.
+fn rights_are_by_name(life: &Life) -> Result<()> {
+    let account = "--as=system:serviceaccount:mcp-operator-system:mcp-operator";
+    let apply = [
+        "apply",
+        "--server-side",
+        "--force-conflicts",
+        "-n",
+        NAMESPACE,
+        account,
+        "-f",
+        "-",
+    ];
+    let objects = [
+        ("v1", "Secret", "mcp-operator-webhook-ca"),
+        ("coordination.k8s.io/v1", "Lease", "mcp-operator"),
+    ];
+    for (version, kind, name) in objects {
+        let object = |name: &str| {
+            json!({"apiVersion": version, "kind": kind, "metadata": {"name": name}}).to_string()
+        };
+        // Made, and changed.
+        life.kubectl(&apply, &object(name))?;
+        life.kubectl(&apply, &object(name))?;
+        let watched = format!("--field-selector=metadata.name={name}");
+        life.kubectl(&["get", kind, "-n", NAMESPACE, account, &watched], "")?;
+        let others = [
+            (apply.to_vec(), object("another")),
+            (vec!["get", kind, "-n", NAMESPACE, account], String::new()),
+            (
+                vec!["get", kind, name, "-n", "default", account],
+                String::new(),
+            ),
+            (
+                vec!["delete", kind, name, "-n", NAMESPACE, account],
+                String::new(),
+            ),
+        ];
+        for (arguments, input) in others {
+            let refused = setup::kubectl(&life.cluster, &arguments, &input)?;
+            let words = String::from_utf8_lossy(&refused.stderr);
+            assert!(words.contains("orbidden"), "{arguments:?}: {words}");
+        }
+        life.kubectl(&["delete", kind, name, "-n", NAMESPACE], "")?;
+    }
+    Ok(())
+}
+
+/// Does what docs/installing.md tells to do then, word by word.
+fn let_go(life: &Life) -> Result<()> {
+    let page = include_str!("../../../docs/installing.md");
+    let start = page.find("    kubectl get mcpservers --all-namespaces --no-headers");
+    let script = &page[start.context("the page does not tell it any more")?..];
+    let script = &script[..script.find("\n\n").context("it does not end")?];
+    let tools = life.cluster.kubectl().parent().context("no folder")?;
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut shell = std::process::Command::new("sh");
+    shell
+        .args(["-ec", script])
+        .env("KUBECONFIG", life.cluster.kubeconfig())
+        .env("KUBECACHEDIR", life.cluster.folder().join("kubectl-cache"))
+        .env("PATH", format!("{}:{path}", tools.display()));
+    let output = shell.output()?;
+    let words = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{words}");
+    Ok(())
 }
 
 /// `helm test`, with the pod's end told by us: there are no containers here.

@@ -187,7 +187,6 @@ const CASES: &[Case] = &[
         ],
         absent: &["9443"],
         restricted: false,
-        ..CASE
     },
     Case {
         about: "one replica, never two",
