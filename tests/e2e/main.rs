@@ -10,6 +10,7 @@
 
 mod admission;
 mod certificates;
+mod chart;
 mod children;
 mod commands;
 mod deletion;

@@ -1,0 +1,120 @@
+{{/* The chart's name. */}}
+{{- define "mcp-operator.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 50 | trimSuffix "-" }}
+{{- end }}
+
+{{/* What all objects are named after. Short enough for every suffix. */}}
+{{- define "mcp-operator.fullname" -}}
+{{- $name := include "mcp-operator.name" . }}
+{{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) }}
+{{- default $full .Values.fullnameOverride | trunc 50 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "mcp-operator.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "mcp-operator.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{/* Labels of every object, as an object: the chart's own win. */}}
+{{- define "mcp-operator.labels" -}}
+{{- $own := include "mcp-operator.selectorLabels" . | fromYaml }}
+{{- $_ := set $own "app.kubernetes.io/version" .Chart.AppVersion }}
+{{- $_ := set $own "app.kubernetes.io/managed-by" .Release.Service }}
+{{- $_ := set $own "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-") }}
+{{- merge $own .Values.commonLabels | toYaml }}
+{{- end }}
+
+{{- define "mcp-operator.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create }}
+{{- default (include "mcp-operator.fullname" .) .Values.serviceAccount.name }}
+{{- else }}
+{{- default "default" .Values.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
+{{- define "mcp-operator.image" -}}
+{{- if .Values.image.digest }}
+{{- printf "%s@%s" .Values.image.repository .Values.image.digest }}
+{{- else }}
+{{- printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) }}
+{{- end }}
+{{- end }}
+
+{{/* Names of single objects. */}}
+{{- define "mcp-operator.webhookService" -}}
+{{ include "mcp-operator.fullname" . }}-webhook
+{{- end }}
+{{- define "mcp-operator.metricsService" -}}
+{{ include "mcp-operator.fullname" . }}-metrics
+{{- end }}
+{{- define "mcp-operator.caSecret" -}}
+{{ include "mcp-operator.fullname" . }}-webhook-ca
+{{- end }}
+
+{{/* The name by which the API server calls the webhooks. */}}
+{{- define "mcp-operator.webhookHost" -}}
+{{ include "mcp-operator.webhookService" . }}.{{ .Release.Namespace }}.svc
+{{- end }}
+
+{{/* The Secret with the certificate that is served; empty when the operator makes its own. */}}
+{{- define "mcp-operator.servingSecret" -}}
+{{- if eq .Values.certificates.mode "cert-manager" }}
+{{- include "mcp-operator.fullname" . }}-webhook-tls
+{{- else if eq .Values.certificates.mode "existing-secret" }}
+{{- .Values.certificates.existingSecret.name }}
+{{- end }}
+{{- end }}
+
+{{/* An address to listen at: host and port. */}}
+{{- define "mcp-operator.address" -}}
+{{- $host := index . 0 }}
+{{- ternary (printf "[%s]" $host) $host (contains ":" $host) }}:{{ index . 1 }}
+{{- end }}
+
+{{/* The name of both webhook configurations. */}}
+{{- define "mcp-operator.webhookConfiguration" -}}
+{{ include "mcp-operator.fullname" . }}
+{{- end }}
+
+{{/* Where `helm test` makes its dry runs. */}}
+{{- define "mcp-operator.testNamespace" -}}
+{{- .Values.tests.namespace | default (first .Values.watch.namespaces) | default .Release.Namespace }}
+{{- end }}
+
+{{/* What no schema can say. */}}
+{{- define "mcp-operator.check" -}}
+{{- $least := add .Values.drainSeconds 20 }}
+{{- if le (int .Values.terminationGracePeriodSeconds) (int $least) }}
+{{- fail (printf "terminationGracePeriodSeconds: %v: must be above %d, which is drainSeconds and the 20 s that requests in flight get" .Values.terminationGracePeriodSeconds $least) }}
+{{- end }}
+{{- if eq (int .Values.webhook.port) (int .Values.http.port) }}
+{{- fail (printf "http.port: %v: webhook.port is the same; choose another" .Values.http.port) }}
+{{- end }}
+{{- if eq .Values.certificates.mode "existing-secret" }}
+{{- if not .Values.certificates.existingSecret.name }}
+{{- fail "certificates.existingSecret.name: required with certificates.mode existing-secret" }}
+{{- end }}
+{{- if not (or .Values.certificates.existingSecret.caBundle .Values.webhook.annotations) }}
+{{- fail "certificates.existingSecret.caBundle: required with certificates.mode existing-secret, unless an annotation in webhook.annotations lets something else inject it" }}
+{{- end }}
+{{- end }}
+{{- if and .Values.metrics.serviceMonitor.enabled (not .Values.metrics.enabled) }}
+{{- fail "metrics.serviceMonitor.enabled: needs metrics.enabled" }}
+{{- end }}
+{{- if and .Values.podDisruptionBudget.enabled (hasKey .Values.podDisruptionBudget "minAvailable") (hasKey .Values.podDisruptionBudget "maxUnavailable") }}
+{{- fail "podDisruptionBudget: minAvailable and maxUnavailable exclude each other; set one" }}
+{{- end }}
+{{- end }}
+
+{{/* What the API server is to trust, in base64; empty when others fill it in. */}}
+{{- define "mcp-operator.caBundle" -}}
+{{- if and (eq .Values.certificates.mode "existing-secret") .Values.certificates.existingSecret.caBundle }}
+{{- $given := trim .Values.certificates.existingSecret.caBundle }}
+{{- $pem := "-----BEGIN CERTIFICATE-----" }}
+{{- $bundle := ternary (b64enc $given) (regexReplaceAll "\\s" $given "") (contains $pem $given) }}
+{{- if not (contains $pem (b64dec $bundle)) }}
+{{- fail "certificates.existingSecret.caBundle: expected certificates in PEM (-----BEGIN CERTIFICATE-----), or base64 of that" }}
+{{- end }}
+{{- $bundle }}
+{{- end }}
+{{- end }}

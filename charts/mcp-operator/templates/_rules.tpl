@@ -1,0 +1,82 @@
+{{/* What the operator may do with MCPServers and their children: in all namespaces, or in each that it watches. */}}
+{{- define "mcp-operator.serverRules" -}}
+- apiGroups: [mcp.example.com]
+  resources: [mcpservers]
+  verbs: [get, list, watch, patch]
+- apiGroups: [mcp.example.com]
+  resources: [mcpservers/status]
+  verbs: [patch]
+# Owner references with blockOwnerDeletion, where the API server runs OwnerReferencesPermissionEnforcement.
+- apiGroups: [mcp.example.com]
+  resources: [mcpservers/finalizers]
+  verbs: [update]
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get, list, watch, create, patch, update, delete]
+- apiGroups: [""]
+  resources: [configmaps, services]
+  verbs: [get, list, watch, create, patch, update, delete]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list, watch]
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end }}
+
+{{/* What it may do with objects of its own, in its own namespace. All of it by name. */}}
+{{- define "mcp-operator.ownRules" -}}
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  resourceNames: [{{ include "mcp-operator.fullname" . }}]
+  verbs: [get, list, watch, create, patch, update]
+{{- if eq .Values.certificates.mode "self-signed" }}
+- apiGroups: [""]
+  resources: [secrets]
+  resourceNames: [{{ include "mcp-operator.caSecret" . }}]
+  verbs: [get, list, watch, create, patch, update]
+{{- end }}
+{{- end }}
+
+{{/* What it may do with its webhook configurations: read what is trusted, and set it when it makes it itself. */}}
+{{- define "mcp-operator.webhookRules" -}}
+- apiGroups: [admissionregistration.k8s.io]
+  resources: [mutatingwebhookconfigurations, validatingwebhookconfigurations]
+  resourceNames: [{{ include "mcp-operator.webhookConfiguration" . }}]
+  verbs: [get, list, watch{{ if eq .Values.certificates.mode "self-signed" }}, patch{{ end }}]
+{{- end }}
+
+{{/*
+A role and its binding to the operator's account.
+Takes: root; scope ("Cluster" or ""), name, namespace, rules.
+*/}}
+{{- define "mcp-operator.role" -}}
+apiVersion: rbac.authorization.k8s.io/v1
+kind: {{ .scope }}Role
+metadata:
+  {{- include "mcp-operator.roleMetadata" . | nindent 2 }}
+rules:
+  {{- .rules | nindent 2 }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: {{ .scope }}RoleBinding
+metadata:
+  {{- include "mcp-operator.roleMetadata" . | nindent 2 }}
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: {{ .scope }}Role
+  name: {{ .name }}
+subjects:
+  - kind: ServiceAccount
+    name: {{ include "mcp-operator.serviceAccountName" .root }}
+    namespace: {{ .root.Release.Namespace }}
+{{- end }}
+
+{{- define "mcp-operator.roleMetadata" -}}
+name: {{ .name }}
+{{- with .namespace }}
+namespace: {{ . }}
+{{- end }}
+labels:
+  {{- include "mcp-operator.labels" .root | nindent 2 }}
+{{- end }}

@@ -1,0 +1,65 @@
+{{/*
+One webhook as `mcp-operator webhooks` prints it.
+Takes: root; name, path, resources of the webhook.
+*/}}
+{{- define "mcp-operator.webhook" -}}
+{{- $root := .root -}}
+name: {{ .name }}
+admissionReviewVersions: [v1]
+clientConfig:
+  {{- /* Otherwise the operator or cert-manager sets it; what is not here is not theirs to lose in an upgrade. */}}
+  {{- with include "mcp-operator.caBundle" $root }}
+  caBundle: {{ . }}
+  {{- end }}
+  service:
+    namespace: {{ $root.Release.Namespace }}
+    name: {{ include "mcp-operator.webhookService" $root }}
+    path: {{ .path }}
+failurePolicy: {{ $root.Values.webhook.failurePolicy }}
+# What is on its way out is not held up, even while no operator answers.
+matchConditions:
+  - name: not-being-deleted
+    expression: "!has(object.metadata.deletionTimestamp)"
+matchPolicy: Equivalent
+{{- with include "mcp-operator.namespaceSelector" $root | fromYaml }}
+namespaceSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $root.Values.webhook.objectSelector }}
+objectSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+rules:
+  - apiGroups: [mcp.example.com]
+    apiVersions: [v1alpha1]
+    operations: [CREATE, UPDATE]
+    resources: {{ toJson .resources }}
+    scope: Namespaced
+sideEffects: None
+timeoutSeconds: {{ $root.Values.webhook.timeoutSeconds }}
+{{- end }}
+
+{{/* The namespaces that the operator has rights in, and the user's own selector. */}}
+{{- define "mcp-operator.namespaceSelector" -}}
+{{- $selector := deepCopy .Values.webhook.namespaceSelector }}
+{{- with .Values.watch.namespaces }}
+{{- $watched := dict "key" "kubernetes.io/metadata.name" "operator" "In" "values" . }}
+{{- $_ := set $selector "matchExpressions" (append (default list (get $selector "matchExpressions")) $watched) }}
+{{- end }}
+{{- toYaml $selector }}
+{{- end }}
+
+{{/* Metadata of both configurations. */}}
+{{- define "mcp-operator.webhookMetadata" -}}
+name: {{ include "mcp-operator.webhookConfiguration" . }}
+labels:
+  {{- include "mcp-operator.labels" . | nindent 2 }}
+{{- $annotations := deepCopy .Values.webhook.annotations }}
+{{- if eq .Values.certificates.mode "cert-manager" }}
+{{- $_ := set $annotations "cert-manager.io/inject-ca-from" (printf "%s/%s" .Release.Namespace (include "mcp-operator.webhookService" .)) }}
+{{- end }}
+{{- with $annotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}

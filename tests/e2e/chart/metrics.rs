@@ -1,0 +1,100 @@
+//! The dashboard and the alerts ask for metrics that there are.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::{chart, find, objects, read, shared};
+
+/// Every metric of the operator; histograms without what Prometheus adds to their names.
+pub const METRICS: [&str; 9] = [
+    "mcp_operator_admission_duration_seconds",
+    "mcp_operator_admission_requests_total",
+    "mcp_operator_build_info",
+    "mcp_operator_certificate_expiry_timestamp_seconds",
+    "mcp_operator_leader",
+    "mcp_operator_mcpservers",
+    "mcp_operator_reconcile_duration_seconds",
+    "mcp_operator_reconcile_queue_depth",
+    "mcp_operator_reconciles_total",
+];
+
+/// The names in a text that begin like a metric of ours.
+fn named(text: &str) -> BTreeSet<String> {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .filter(|word| word.starts_with("mcp_operator_"))
+        .map(|word| {
+            let histogram = ["_bucket", "_sum", "_count"]
+                .iter()
+                .find_map(|suffix| word.strip_suffix(suffix));
+            histogram.unwrap_or(word).to_owned()
+        })
+        .collect()
+}
+
+#[test]
+fn the_dashboard_shows_every_metric_and_no_other() {
+    let text = read(&chart().join("files/dashboard.json"));
+    let dashboard: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(named(&text), METRICS.map(str::to_owned).into());
+    let panels = dashboard["panels"].as_array().unwrap();
+    let mut ids = BTreeSet::new();
+    for panel in panels {
+        let title = &panel["title"];
+        assert!(
+            ids.insert(panel["id"].as_u64().unwrap()),
+            "{title}: its id is taken"
+        );
+        assert!(
+            !panel["targets"].as_array().unwrap().is_empty(),
+            "{title} shows nothing"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn alerts_ask_for_metrics_that_there_are_and_tell_what_to_do() {
+    let values = "prometheusRule: {enabled: true, labels: {release: prometheus}, alertLabels: {team: platform}}";
+    let objects = objects(shared().await, "metrics", values).await.unwrap();
+    let rule = find(&objects, "PrometheusRule", "mcp-operator");
+    assert_eq!(rule["metadata"]["labels"]["release"], "prometheus");
+    let alerts = rule["spec"]["groups"][0]["rules"].as_array().unwrap();
+    let mut seen = BTreeSet::new();
+    for alert in alerts {
+        let name = &alert["alert"];
+        let asked = named(alert["expr"].as_str().unwrap());
+        assert!(!asked.is_empty(), "{name} asks for no metric");
+        for metric in asked {
+            assert!(
+                METRICS.contains(&&*metric),
+                "{name}: there is no metric {metric}"
+            );
+        }
+        assert_eq!(alert["labels"]["team"], "platform", "{name}");
+        let severity = alert["labels"]["severity"].as_str().unwrap();
+        assert!(
+            ["critical", "warning", "info"].contains(&severity),
+            "{name}: {severity}"
+        );
+        let description = alert["annotations"]["description"].as_str().unwrap();
+        assert!(description.len() > 40, "{name}: {description}");
+        seen.insert(name.as_str().unwrap().to_owned());
+    }
+    for wanted in [
+        "McpOperatorDown",
+        "McpOperatorNoLeader",
+        "McpOperatorSeveralLeaders",
+        "McpOperatorCertificateExpiresSoon",
+        "McpOperatorReconcileErrors",
+        "McpOperatorAdmissionErrors",
+    ] {
+        assert!(seen.contains(wanted), "no alert {wanted}: {seen:?}");
+    }
+    let own = json!(
+        "absent(mcp_operator_build_info{job=\"mcp-operator-metrics\",namespace=\"metrics\"})"
+    );
+    assert_eq!(
+        alerts[0]["expr"], own,
+        "other operators' metrics do not count"
+    );
+}

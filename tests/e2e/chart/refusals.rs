@@ -1,0 +1,161 @@
+//! A typing error in the values is refused, with the value's path and what was expected.
+
+use super::{render, run_helm, shared, values_file};
+
+/// Values, and the words that the refusal must hold.
+const TABLE: &[(&str, &[&str])] = &[
+    ("replica: 3", &["replica", "not allowed"]),
+    ("image: {tags: v1}", &["/image", "tags", "not allowed"]),
+    ("replicas: two", &["/replicas", "integer"]),
+    ("replicas: -1", &["/replicas", "0"]),
+    (
+        "certificates: {mode: selfsigned}",
+        &[
+            "/certificates/mode",
+            "self-signed",
+            "cert-manager",
+            "existing-secret",
+        ],
+    ),
+    (
+        "certificates: {certManager: {issuer: x}}",
+        &["/certificates/certManager", "issuer", "not allowed"],
+    ),
+    (
+        "certificates: {mode: cert-manager, certManager: {issuerRef: {kind: ClusterIssuer}}}",
+        &["/certificates/certManager/issuerRef", "name"],
+    ),
+    (
+        "certificates: {selfSigned: {life: 1 day}}",
+        &["/certificates/selfSigned/life", "1 day"],
+    ),
+    (
+        "certificates: {mode: existing-secret}",
+        &["certificates.existingSecret.name", "required"],
+    ),
+    (
+        "certificates: {mode: existing-secret, existingSecret: {name: tls}}",
+        &["certificates.existingSecret.caBundle", "required"],
+    ),
+    (
+        "certificates: {mode: existing-secret, existingSecret: {name: tls, caBundle: rubbish}}",
+        &["certificates.existingSecret.caBundle", "PEM", "base64"],
+    ),
+    (
+        "webhook: {failurePolicy: fail}",
+        &["/webhook/failurePolicy", "Fail", "Ignore"],
+    ),
+    (
+        "webhook: {timeoutSeconds: 60}",
+        &["/webhook/timeoutSeconds", "30"],
+    ),
+    ("webhook: {port: 0}", &["/webhook/port", "1"]),
+    (
+        "webhook: {namespaceSelector: {matchLabel: {a: b}}}",
+        &["/webhook/namespaceSelector", "matchLabel", "not allowed"],
+    ),
+    ("http: {port: 9443}", &["http.port", "webhook.port"]),
+    (
+        "watch: {namespaces: team-a}",
+        &["/watch/namespaces", "array"],
+    ),
+    (
+        "watch: {namespaces: [a, a]}",
+        &["/watch/namespaces", "equal"],
+    ),
+    (
+        "watch: {namespaces: [Team_A]}",
+        &["/watch/namespaces/0", "Team_A"],
+    ),
+    ("log: {format: xml}", &["/log/format", "json", "text"]),
+    ("commonLabels: {team: 7}", &["/commonLabels/team", "string"]),
+    (
+        "resources: {request: {cpu: 1}}",
+        &["/resources", "request", "not allowed"],
+    ),
+    ("extraEnv: [{value: a}]", &["/extraEnv/0", "name"]),
+    (
+        "terminationGracePeriodSeconds: 25",
+        &["terminationGracePeriodSeconds", "25", "drainSeconds"],
+    ),
+    (
+        "podDisruptionBudget: {minAvailable: 1, maxUnavailable: 1}",
+        &["podDisruptionBudget", "exclude each other"],
+    ),
+    (
+        "metrics: {enabled: false, serviceMonitor: {enabled: true}}",
+        &["metrics.serviceMonitor.enabled", "metrics.enabled"],
+    ),
+    (
+        "crds: {enabled: true}",
+        &["/crds", "enabled", "not allowed"],
+    ),
+    ("bindAddress: localhost", &["/bindAddress"]),
+    (
+        "updateStrategy: {type: Rolling}",
+        &["/updateStrategy/type", "RollingUpdate", "Recreate"],
+    ),
+    (
+        "networkPolicy: {apiServerPorts: []}",
+        &["/networkPolicy/apiServerPorts"],
+    ),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_value_is_refused_with_its_path() {
+    let cluster = shared().await;
+    for (values, words) in TABLE {
+        let error = render(cluster, "refused", values).await.err();
+        let error = error.unwrap_or_else(|| panic!("{values} was taken"));
+        let message = format!("{error:#}");
+        for word in *words {
+            assert!(
+                message.contains(word),
+                "{values}: no {word:?} in: {message}"
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kubernetes_that_is_too_old_is_refused() {
+    let chart = super::chart().display().to_string();
+    let arguments = ["template", "a", &chart, "--kube-version", "1.29.9"];
+    let output = run_helm(shared().await, &arguments).await.unwrap();
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(words.contains(">=1.30.0"), "{words}");
+    let arguments = ["template", "a", &chart, "--kube-version", "1.30.2-vendor.1"];
+    let output = run_helm(shared().await, &arguments).await.unwrap();
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{words}");
+}
+
+/// As a dependency of another chart, Helm adds values of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_can_be_a_part_of_another_chart() {
+    let parent = tempfile::tempdir().unwrap();
+    let chart = super::chart();
+    let metadata = format!(
+        "{{apiVersion: v2, name: parent, version: 1.0.0, dependencies: [{{name: mcp-operator, version: '*', \
+         repository: 'file://{}', condition: mcp-operator.enabled}}]}}",
+        chart.display()
+    );
+    std::fs::write(parent.path().join("Chart.yaml"), metadata).unwrap();
+    let folder = parent.path().display().to_string();
+    let values =
+        values_file("{global: {a: b}, mcp-operator: {enabled: true, replicas: 3}}").unwrap();
+    let values = values.path().display().to_string();
+    let cluster = shared().await;
+    super::helm(cluster, &["dependency", "update", &folder])
+        .await
+        .unwrap();
+    let rendered = super::helm(cluster, &["template", "all", &folder, "-f", &values])
+        .await
+        .unwrap();
+    assert!(
+        rendered.contains("name: all-mcp-operator-webhook"),
+        "{rendered}"
+    );
+    assert!(rendered.contains("replicas: 3"), "{rendered}");
+}
