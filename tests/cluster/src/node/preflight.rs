@@ -1,6 +1,7 @@
 //! What a machine needs for a real node, and saying exactly what is missing.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Result, bail};
 
@@ -80,8 +81,7 @@ pub(crate) fn check() -> Result<Machine> {
             "containernetworking-plugins",
         ));
     }
-    let filesystems = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
-    let overlay = filesystems.split_whitespace().any(|name| name == "overlay");
+    let overlay = overlay(&path);
     let unified = Path::new("/sys/fs/cgroup/cgroup.controllers").is_file();
     let cgroups = unified || Path::new("/sys/fs/cgroup").join(HIERARCHY).is_dir();
     match (find("runc"), cni) {
@@ -124,6 +124,20 @@ fn message(powerful: bool, overlay: bool, cgroups: bool, lacking: &[(String, &st
         ));
     }
     lines.join("\n")
+}
+
+/// Whether the kernel has the file system overlay, loaded if it is a module.
+fn overlay(path: &str) -> bool {
+    let listed = || {
+        let filesystems = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+        filesystems.split_whitespace().any(|name| name == "overlay")
+    };
+    listed() || {
+        // It may well fail or be missing; what counts is the second look.
+        let mut modprobe = Command::new("modprobe");
+        let _ = modprobe.env("PATH", path).args(["-q", "overlay"]).status();
+        listed()
+    }
 }
 
 /// The PATH and the folders of programs for root.

@@ -46,12 +46,14 @@ mount --make-rshared /
 mount -t tmpfs -o mode=755 tmpfs /run
 for setting in vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops \
     kernel/keys/root_maxkeys kernel/keys/root_maxbytes; do
+    [ -e "/proc/sys/$setting" ] || continue
     copy="/run/node/$setting"
     mkdir -p "$(dirname "$copy")"
     cat "/proc/sys/$setting" > "$copy"
     mount --bind "$copy" "/proc/sys/$setting"
 done
 for folder in lib log; do
+    [ -d "/var/$folder" ] || continue
     layer="/run/node/$folder"
     mkdir -p "$layer/upper" "$layer/work"
     mount -t overlay -o "lowerdir=/var/$folder,upperdir=$layer/upper,workdir=$layer/work" \

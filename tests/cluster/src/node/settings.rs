@@ -53,6 +53,7 @@ fn containerd(folder: &Path, machine: &Machine) -> String {
     let folder = folder.display();
     let (runc, plugins) = (machine.runc.display(), machine.cni.display());
     // `restrict_oom_score_adj`: where this process may not lower its own, runc would die of it.
+    // `disable_apparmor`: a profile would be put into this machine's kernel, and stay.
     format!(
         r#"version = 3
 root = "{folder}/containerd"
@@ -69,6 +70,7 @@ state = "/run/containerd"
 
 [plugins."io.containerd.cri.v1.runtime"]
   restrict_oom_score_adj = true
+  disable_apparmor = true
 
 [plugins."io.containerd.cri.v1.runtime".cni]
   bin_dirs = ["{plugins}"]

@@ -50,6 +50,7 @@ async fn killing_the_command_leaves_nothing() {
         return;
     }
     let image = server_everything::image().await.unwrap();
+    let machine = machine();
     let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_cluster"))
         .args(["up", "--node", "--image"])
         .arg(image)
@@ -88,9 +89,36 @@ async fn killing_the_command_leaves_nothing() {
         "--timeout=120s",
     ]);
 
-    let trace = Trace::of(Path::new(&folder));
+    let trace = Trace::of(&folder);
     let killing = Instant::now();
     child.kill().await.unwrap();
     trace.nothing_left().await;
     eprintln!("nothing was left {:?} after a kill", killing.elapsed());
+    assert_eq!(self::machine(), machine);
+}
+
+/// What a kubelet and containerd change on a machine that is theirs: settings of the kernel, and
+/// which of their folders there are.
+fn machine() -> Vec<(&'static str, Option<String>)> {
+    let settings = [
+        "/proc/sys/vm/overcommit_memory",
+        "/proc/sys/vm/panic_on_oom",
+        "/proc/sys/kernel/panic",
+        "/proc/sys/kernel/panic_on_oops",
+        "/proc/sys/kernel/keys/root_maxkeys",
+        "/proc/sys/kernel/keys/root_maxbytes",
+        "/proc/sys/net/ipv4/ip_forward",
+    ];
+    let settings = settings.map(|path| (path, std::fs::read_to_string(path).ok()));
+    let folders = [
+        "/run/containerd",
+        "/run/netns",
+        "/var/lib/cni",
+        "/var/lib/containerd",
+        "/var/lib/kubelet",
+        "/var/log/containers",
+        "/var/log/pods",
+    ];
+    let folders = folders.map(|path| (path, Path::new(path).exists().then(String::new)));
+    settings.into_iter().chain(folders).collect()
 }

@@ -11,7 +11,6 @@ mod pods;
 mod trace;
 
 use std::io::Write;
-use std::process::Output;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -96,17 +95,13 @@ fn restricted(name: &str) -> Value {
 
 /// Runs kubectl to its good end: what it said.
 fn kubectl(cluster: &Cluster, arguments: &[&str]) -> String {
-    let output = try_kubectl(cluster, arguments);
+    let output = cluster.kubectl_command().args(arguments).output().unwrap();
     assert!(
         output.status.success(),
         "kubectl {arguments:?}: {}",
         String::from_utf8_lossy(&output.stderr)
     );
     String::from_utf8(output.stdout).unwrap()
-}
-
-fn try_kubectl(cluster: &Cluster, arguments: &[&str]) -> Output {
-    cluster.kubectl_command().args(arguments).output().unwrap()
 }
 
 /// Waits until pods with a label are ready.

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use cluster::{Cluster, eventually, node, server_everything, shared_with};
+use k8s_openapi::ByteString;
 use serde_json::{Value, json};
 
-use crate::{LIMIT, apply, http, kubectl, left_out, options, pod, ready, restricted, try_kubectl};
+use crate::{LIMIT, apply, http, kubectl, left_out, options, pod, ready, restricted};
 
 /// The shared cluster with a namespace of the strictest rules and the image.
 async fn cluster(namespace: &str) -> &'static Cluster {
@@ -110,15 +111,6 @@ async fn a_third_party_server_answers_through_its_service() {
         .in_node_network(|| post(address, "/mcp", &initialize()))
         .unwrap();
     assert!(answer.contains("serverInfo"), "{answer}");
-
-    // From the API server, as it calls a webhook's Service.
-    let proxy = "/api/v1/namespaces/servers/services/everything:80/proxy/nowhere";
-    let output = try_kubectl(cluster, &["get", "--raw", proxy]);
-    let message = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(
-        message.contains("Cannot GET /nowhere") || message.contains("NotFound"),
-        "{message}"
-    );
 
     let log = kubectl(
         cluster,
@@ -230,6 +222,10 @@ async fn mounts_are_kept_up_to_date_and_probes_are_made() {
     };
     let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "password"},
         "stringData": {"value": "secret"}});
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "reader"},
+        "spec": {"selector": {"app": "reader"}, "ports": [{"port": 80, "targetPort": 8080}]},
+    });
     let mut reader = pod(
         "reader",
         json!({
@@ -255,7 +251,11 @@ async fn mounts_are_kept_up_to_date_and_probes_are_made() {
     let mut missing = reader.clone();
     missing["metadata"] = json!({"name": "missing", "labels": {"app": "missing"}});
     missing["spec"]["containers"][0]["readinessProbe"]["httpGet"]["path"] = json!("/missing");
-    apply(cluster, "mounts", &[map("one"), secret, reader, missing]);
+    apply(
+        cluster,
+        "mounts",
+        &[map("one"), secret, service, reader, missing],
+    );
     ready(cluster, "mounts", "reader", 1).await;
 
     let script = r#"console.log(await (await fetch("http://127.0.0.1:8080/")).text())"#;
@@ -272,11 +272,87 @@ async fn mounts_are_kept_up_to_date_and_probes_are_made() {
     .await
     .unwrap();
 
+    // From the API server, which finds the Service's pods by itself.
+    let proxy = "/api/v1/namespaces/mounts/services/reader:80/proxy/";
+    assert_eq!(kubectl(cluster, &["get", "--raw", proxy]), "two secret");
+
     eventually("a probe that failed", LIMIT, || async {
         let events = kubectl(cluster, &["events", "-n", "mounts", "--for=pod/missing"]);
         ensure!(
             events.contains("Readiness probe failed: HTTP probe failed with statuscode: 404"),
             "{events}"
+        );
+        Ok(Some(()))
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn the_api_server_calls_a_webhook_in_a_pod() {
+    if left_out("the_api_server_calls_a_webhook_in_a_pod") {
+        return;
+    }
+    let cluster = cluster("webhook").await;
+    let names = vec!["refuse.webhook.svc".to_owned()];
+    let identity = rcgen::generate_simple_self_signed(names).unwrap();
+    let certificate = ByteString(identity.cert.pem().into_bytes());
+    let key = ByteString(identity.signing_key.serialize_pem().into_bytes());
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "refuse"},
+        "data": {"tls.crt": certificate, "tls.key": key}});
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "refuse"},
+        "spec": {"selector": {"app": "refuse"}, "ports": [{"port": 443, "targetPort": 8443}]}});
+    let mut server = pod(
+        "refuse",
+        json!({
+            "command": ["/usr/bin/node", "-e", r#"
+                const fs = require("fs");
+                const identity = {cert: fs.readFileSync("/tls/tls.crt"), key: fs.readFileSync("/tls/tls.key")};
+                require("https").createServer(identity, async (request, answer) => {
+                    let body = "";
+                    for await (const part of request) body += part;
+                    const {apiVersion, kind, request: {uid}} = JSON.parse(body);
+                    answer.end(JSON.stringify({apiVersion, kind, response: {uid, allowed: false, status: {message: "refused in a pod"}}}));
+                }).listen(8443);"#],
+            "readinessProbe": {"tcpSocket": {"port": 8443}, "periodSeconds": 1},
+            "volumeMounts": [{"name": "tls", "mountPath": "/tls"}],
+        }),
+    );
+    server["spec"]["volumes"] = json!([{"name": "tls", "secret": {"secretName": "refuse"}}]);
+    apply(cluster, "webhook", &[secret, service, server]);
+    ready(cluster, "webhook", "refuse", 1).await;
+    let webhook = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": "refuse"},
+        "webhooks": [{
+            "name": "refuse.example.com",
+            "clientConfig": {
+                "service": {"namespace": "webhook", "name": "refuse"},
+                "caBundle": certificate,
+            },
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "webhook"}},
+            "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "resources": ["services"],
+                "operations": ["DELETE"]}],
+            "failurePolicy": "Ignore", "sideEffects": "None", "admissionReviewVersions": ["v1"],
+        }],
+    });
+    apply(cluster, "webhook", &[webhook]);
+    // With the policy Ignore, so that only the webhook itself can refuse.
+    eventually("a refusal", LIMIT, || async {
+        let output = cluster
+            .kubectl_command()
+            .args([
+                "delete",
+                "service",
+                "refuse",
+                "--namespace=webhook",
+                "--dry-run=server",
+            ])
+            .output()?;
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(
+            told.contains("denied the request: refused in a pod"),
+            "{told}"
         );
         Ok(Some(()))
     })

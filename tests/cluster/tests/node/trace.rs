@@ -13,46 +13,53 @@ const NAMESPACES: [&str; 3] = ["net", "mnt", "pid"];
 
 pub struct Trace {
     folder: PathBuf,
-    /// As the kernel names them; those of the node and of its containers.
-    namespaces: BTreeSet<PathBuf>,
+    /// Of the cgroups and the network interface.
     name: String,
+    /// The processes that name the folder, and those that share a namespace with the node or a
+    /// container. Namespaces cannot be looked for later: the kernel gives their numbers to others.
+    processes: BTreeSet<Started>,
 }
+
+/// A process id, and when it started, as the id is given to others later.
+type Started = (String, String);
 
 impl Trace {
     /// Of the cluster with this folder.
     pub fn of(folder: &Path) -> Self {
         let name = folder.file_name().unwrap().to_str().unwrap();
         let name = format!("mcp-{}", name.rsplit('-').next().unwrap());
-        let own = namespaces(Path::new("/proc/self"));
         // The containers' processes do not name the folder, but are in the cgroups.
-        let processes = cgroup_processes(&name);
-        assert!(
-            processes.len() > 5,
-            "kubelet, containerd, a shim: {processes:?}"
-        );
-        let namespaces = processes
+        let inside = cgroup_processes(&name);
+        assert!(inside.len() > 5, "kubelet, containerd, a shim: {inside:?}");
+        let own = namespaces("self");
+        let theirs: BTreeSet<PathBuf> = inside
             .iter()
-            .flat_map(|id| namespaces(&Path::new("/proc").join(id)))
+            .flat_map(|id| namespaces(id))
             .filter(|namespace| !own.contains(namespace))
+            .collect();
+        let processes: BTreeSet<Started> = living()
+            .filter(|(id, _)| {
+                let sharing = namespaces(id).iter().any(|one| theirs.contains(one));
+                sharing || command_line(id).contains(folder.to_str().unwrap())
+            })
             .collect();
         let trace = Self {
             folder: folder.to_owned(),
-            namespaces,
             name,
+            processes,
         };
         // This is able to find what is there, so it means something when it finds nothing.
-        assert!(trace.namespaces.len() > 3, "{:?}", trace.namespaces);
-        assert!(trace.processes().len() > 10, "{:?}", trace.processes());
-        assert!(!trace.cgroups().is_empty());
+        assert!(trace.left().len() > 12, "{:?}", trace.left());
+        assert!(!cgroups(&trace.name).is_empty());
         assert!(trace.interface().exists());
         trace
     }
 
     /// Fails if anything is left.
     pub fn check(&self) -> anyhow::Result<()> {
-        let processes = self.processes();
+        let processes = self.left();
         ensure!(processes.is_empty(), "processes: {processes:?}");
-        let cgroups = self.cgroups();
+        let cgroups = cgroups(&self.name);
         ensure!(cgroups.is_empty(), "cgroups: {cgroups:?}");
         ensure!(!self.interface().exists(), "the network interface");
         let folder = self.folder.to_str().unwrap();
@@ -71,33 +78,15 @@ impl Trace {
         .unwrap();
     }
 
-    /// Processes that are in a namespace of the cluster's or name its folder.
-    fn processes(&self) -> Vec<String> {
+    /// The command lines of processes that were there, or are new and name the folder.
+    fn left(&self) -> Vec<String> {
         let folder = self.folder.to_str().unwrap();
-        let mut found = Vec::new();
-        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-            let path = entry.path();
-            // What has ended and is only to be buried, by this machine's process 1, holds nothing.
-            let status = std::fs::read_to_string(path.join("status")).unwrap_or_default();
-            if status.contains("State:\tZ") {
-                continue;
-            }
-            let Ok(line) = std::fs::read(path.join("cmdline")) else {
-                continue;
-            };
-            let line = String::from_utf8_lossy(&line).replace('\0', " ");
-            let inside = namespaces(&path)
-                .iter()
-                .any(|namespace| self.namespaces.contains(namespace));
-            if inside || line.contains(folder) {
-                found.push(line);
-            }
-        }
-        found
-    }
-
-    fn cgroups(&self) -> Vec<PathBuf> {
-        cgroups(&self.name)
+        living()
+            .map(|process| (self.processes.contains(&process), command_line(&process.0)))
+            // One without a command line has ended, but for the kernel's last steps.
+            .filter(|(known, line)| (*known && !line.is_empty()) || line.contains(folder))
+            .map(|(_, line)| line)
+            .collect()
     }
 
     fn interface(&self) -> PathBuf {
@@ -129,9 +118,30 @@ fn cgroup_processes(name: &str) -> BTreeSet<String> {
     found
 }
 
-fn namespaces(process: &Path) -> Vec<PathBuf> {
+/// All processes, but for those that have ended and are only to be buried by this machine's
+/// process 1: they hold nothing.
+fn living() -> impl Iterator<Item = Started> {
+    std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| {
+            let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+            // Behind the program's name, which may hold anything.
+            let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
+            let (state, start) = (fields.first()?, fields.get(19)?);
+            let id = entry.file_name().into_string().ok()?;
+            (*state != "Z" && id != "self").then(|| (id, (*start).to_owned()))
+        })
+}
+
+fn command_line(id: &str) -> String {
+    let line = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&line).replace('\0', " ")
+}
+
+fn namespaces(id: &str) -> Vec<PathBuf> {
     NAMESPACES
         .iter()
-        .filter_map(|kind| std::fs::read_link(process.join("ns").join(kind)).ok())
+        .filter_map(|kind| std::fs::read_link(format!("/proc/{id}/ns/{kind}")).ok())
         .collect()
 }
