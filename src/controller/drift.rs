@@ -126,6 +126,12 @@ fn lay_over(live: &mut Value, desired: &Value, field: &str) {
             if is_one_of_many(field) {
                 live.retain(|key, _| desired.contains_key(key));
             }
+            // A key of a ConfigMap stands in one of the two.
+            if let (Some(Value::Object(binary)), Some(Value::Object(data))) =
+                (live.get_mut("binaryData"), desired.get("data"))
+            {
+                binary.retain(|key, _| !data.contains_key(key));
+            }
             for (key, value) in desired {
                 match live.get_mut(key) {
                     Some(live) => lay_over(live, value, key),
@@ -358,6 +364,12 @@ mod tests {
                 json!({"volumes": [{"name": "v", "configMap": {"name": "c"}}]}),
                 json!({"volumes": [{"name": "v", "emptyDir": {}}]}),
                 json!({"volumes": [{"name": "v", "configMap": {"name": "c"}}]}),
+            ),
+            (
+                "a key of ours among binary ones",
+                json!({"data": {"a": "1"}}),
+                json!({"data": {"a": "0"}, "binaryData": {"a": "eA==", "b": "eA=="}}),
+                json!({"data": {"a": "1"}, "binaryData": {"b": "eA=="}}),
             ),
             (
                 "a field of theirs",

@@ -172,7 +172,7 @@ async fn replicas_that_start_together_share_one_ca() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_foreign_secret_is_left_alone_and_named() -> Result<()> {
-    let cluster = Cluster::start(setup::options()).await?;
+    let cluster = setup::start().await?;
     let port = setup::free_port()?;
     setup::install(&cluster, port)?;
     let made = setup::kubectl(

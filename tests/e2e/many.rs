@@ -16,7 +16,7 @@ const PEACE: Duration = Duration::from_mins(1);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hundred_servers_converge_and_then_cost_nothing() -> Result<()> {
-    let cluster = Cluster::start(setup::options()).await?;
+    let cluster = setup::start().await?;
     let operator = setup::spawn_operator(&cluster, "operator", &[])?;
     setup::install(&cluster, operator.port)?;
     setup::wait_ready(&operator)?;

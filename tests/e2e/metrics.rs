@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use cluster::{Cluster, eventually};
 use serde_json::json;
 
+use crate::rbac;
 use crate::setup::{self, SOON, Space};
 use crate::wire::get_plain;
 
@@ -13,7 +14,7 @@ use crate::wire::get_plain;
 const NAMES: &[(&str, &[&str])] = &[
     (
         "mcp_operator_admission_duration_seconds_bucket",
-        &["webhook", "le"],
+        &["le", "webhook"],
     ),
     (
         "mcp_operator_admission_duration_seconds_count",
@@ -71,7 +72,7 @@ fn shape(series: &str) -> (String, Vec<String>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_happens_is_counted() -> Result<()> {
-    let cluster = Cluster::start(setup::options()).await?;
+    let cluster = setup::start().await?;
     let operator = setup::spawn_operator(&cluster, "operator", &[])?;
     setup::install(&cluster, operator.port)?;
     setup::wait_ready(&operator)?;
@@ -161,6 +162,8 @@ async fn only_the_namespaces_that_were_named_are_watched() -> Result<()> {
         Space::within(&cluster, "other").await,
     ];
     let [one, two, other] = &spaces;
+    let namespaces = format!("watch.namespaces={{{},{}}}", one.namespace, two.namespace);
+    setup::grant(&cluster, &rbac::rules(&[&namespaces]).await?)?;
     let arguments = [
         "--watch-namespace",
         &one.namespace,

@@ -10,12 +10,13 @@ use mcp_operator::api::v1alpha1::Phase;
 use mcp_operator::api::{MCPServer, labels};
 use serde_json::json;
 
+use crate::rbac;
 use crate::setup::{self, SOON, Space, USER, condition, refusal};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn objects_stored_before_any_webhook_are_defaulted_and_their_faults_kept_open() -> Result<()>
 {
-    let cluster = Cluster::start(setup::options()).await?;
+    let cluster = setup::start().await?;
     let space = Space::within(&cluster, "before").await;
     space
         .create("good", json!({"image": "x:1", "transport": "http"}))
@@ -118,7 +119,7 @@ async fn objects_stored_before_any_webhook_are_defaulted_and_their_faults_kept_o
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_any_time_it_goes_on_where_it_was() -> Result<()> {
-    let cluster = Cluster::start(setup::options()).await?;
+    let cluster = setup::start().await?;
     let operator = setup::spawn_operator(&cluster, "operator-0", &[])?;
     setup::install(&cluster, operator.port)?;
     setup::wait_ready(&operator)?;
@@ -197,7 +198,7 @@ async fn without_a_cluster_it_ends_with_a_word() -> Result<()> {
         "{said}"
     );
 
-    let cluster = Cluster::start(setup::options()).await?;
+    let cluster = setup::start().await?;
     let first = setup::spawn_operator(&cluster, "first", &[])?;
     setup::install(&cluster, first.port)?;
     setup::wait_ready(&first)?;
@@ -218,6 +219,7 @@ async fn without_a_cluster_it_ends_with_a_word() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_the_kind_it_waits_and_says_so() -> Result<()> {
     let cluster = Cluster::start(cluster::Options::default()).await?;
+    setup::grant(&cluster, &rbac::rules(&[]).await?)?;
     let operator = setup::spawn_operator(&cluster, "operator", &[])?;
     eventually("the operator says what is missing", SOON, || async {
         operator.process.alive()?;

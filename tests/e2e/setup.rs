@@ -18,8 +18,10 @@ use mcp_operator::api::MCPServer;
 use mcp_operator::controller::apply::ChildKind;
 use serde_json::{Value, json};
 
-/// The operator's user, by which the audit log is filtered.
-pub const USER: &str = "mcp-operator";
+use crate::rbac;
+
+/// The operator's user, by which the audit log is filtered: the account that the chart makes, with its rights.
+pub const USER: &str = "system:serviceaccount:mcp-operator-system:mcp-operator";
 /// The operator's own namespace.
 pub const OWN: &str = "mcp-operator-system";
 /// How long a test waits for what ought to come soon. Generous: two cores run everything at once.
@@ -71,23 +73,14 @@ pub fn spawn_operator_at(
     port: u16,
     arguments: &[&str],
 ) -> Result<Operator> {
-    spawn_as(cluster, USER, name, port, arguments)
+    let kubeconfig = cluster.kubeconfig_for(USER, &[])?;
+    spawn_operator_as(cluster, name, port, &kubeconfig, arguments)
 }
 
 /// One of several: as a user of its name, so that the audit log tells them apart.
 pub fn spawn_replica(cluster: &Cluster, name: &str, arguments: &[&str]) -> Result<Operator> {
-    spawn_as(cluster, name, name, free_port()?, arguments)
-}
-
-fn spawn_as(
-    cluster: &Cluster,
-    user: &str,
-    name: &str,
-    port: u16,
-    arguments: &[&str],
-) -> Result<Operator> {
-    let kubeconfig = cluster.kubeconfig_for(user, &["system:masters"])?;
-    spawn_operator_as(cluster, name, port, &kubeconfig, arguments)
+    let kubeconfig = cluster.kubeconfig_for(name, &["system:masters"])?;
+    spawn_operator_as(cluster, name, free_port()?, &kubeconfig, arguments)
 }
 
 /// As the user of this kubeconfig.
@@ -138,6 +131,21 @@ pub fn wait_ready(operator: &Operator) -> Result<()> {
         std::thread::sleep(Duration::from_millis(50));
     }
     bail!("the operator did not become ready within {SOON:?}; /readyz last gave {last}")
+}
+
+/// A cluster in which the operator's user has the rights that the chart gives.
+pub async fn start() -> Result<Cluster> {
+    let cluster = Cluster::start(options()).await?;
+    grant(&cluster, &rbac::rules(&[]).await?)?;
+    Ok(cluster)
+}
+
+/// Makes the operator's namespace and gives it these rights.
+pub fn grant(cluster: &Cluster, rules: &str) -> Result<()> {
+    let _ = kubectl(cluster, &["create", "namespace", OWN], "")?;
+    let applied = kubectl(cluster, &["apply", "-f", "-"], rules)?;
+    ensure!(applied.status.success(), "{applied:?}");
+    Ok(())
 }
 
 /// Makes the operator's namespace and registers the webhooks at this port.
@@ -192,6 +200,10 @@ pub fn shared() -> &'static Shared {
     SHARED.get_or_init(|| {
         let start = || -> Result<Shared> {
             let cluster = shared_with(options)?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            grant(cluster, &runtime.block_on(rbac::rules(&[]))?)?;
             let operator = spawn_operator(cluster, "operator", &[])?;
             install(cluster, operator.port)?;
             wait_ready(&operator)?;

@@ -43,7 +43,7 @@
 - apiGroups: [admissionregistration.k8s.io]
   resources: [mutatingwebhookconfigurations, validatingwebhookconfigurations]
   resourceNames: [{{ include "mcp-operator.webhookConfiguration" . }}]
-  verbs: [get, list, watch{{ if eq .Values.certificates.mode "self-signed" }}, patch{{ end }}]
+  verbs: [{{ if eq .Values.certificates.mode "self-signed" }}get, patch, {{ end }}list, watch]
 {{- end }}
 
 {{/*

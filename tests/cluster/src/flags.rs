@@ -87,6 +87,8 @@ pub(crate) fn apiserver(
     command.args([
         &format!("--etcd-servers=http://127.0.0.1:{}", ports.etcd),
         &format!("--secure-port={}", ports.apiserver),
+        // Off by default, and on in some distributions: whoever sets owners must be allowed to.
+        "--enable-admission-plugins=OwnerReferencesPermissionEnforcement",
         &format!("--service-cluster-ip-range={SERVICE_RANGE}"),
         &at("--tls-cert-file", folder, file::SERVER),
         &at("--tls-private-key-file", folder, file::SERVER_KEY),
