@@ -17,6 +17,7 @@ mod deletion;
 mod leader;
 mod many;
 mod metrics;
+mod node;
 mod rbac;
 mod restart;
 mod setup;
