@@ -19,12 +19,12 @@ use serde_json::Value;
 use crate::setup;
 
 /// Name of the release in tests: the one that README tells.
-const RELEASE: &str = "mcp-operator";
+pub const RELEASE: &str = "mcp-operator";
 /// No step of Helm may take longer.
 const LIMIT: Duration = Duration::from_mins(5);
 
 /// The chart's folder.
-fn chart() -> PathBuf {
+pub fn chart() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/mcp-operator")
 }
 
@@ -41,7 +41,7 @@ async fn shared() -> &'static Cluster {
 }
 
 /// Runs helm, whatever comes of it.
-async fn run_helm(cluster: &Cluster, arguments: &[&str]) -> Result<Output> {
+pub async fn run_helm(cluster: &Cluster, arguments: &[&str]) -> Result<Output> {
     let mut command = tokio::process::Command::from(cluster.helm_command().await?);
     command.args(arguments).kill_on_drop(true);
     let output = tokio::time::timeout(LIMIT, command.output()).await;
@@ -50,7 +50,7 @@ async fn run_helm(cluster: &Cluster, arguments: &[&str]) -> Result<Output> {
 }
 
 /// What helm prints; an error with its words when it fails.
-async fn helm(cluster: &Cluster, arguments: &[&str]) -> Result<String> {
+pub async fn helm(cluster: &Cluster, arguments: &[&str]) -> Result<String> {
     let output = run_helm(cluster, arguments).await?;
     let words = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "helm {arguments:?}: {words}");
@@ -76,7 +76,7 @@ async fn objects(cluster: &Cluster, namespace: &str, values: &str) -> Result<Vec
         .collect())
 }
 
-fn values_file(values: &str) -> Result<tempfile::NamedTempFile> {
+pub fn values_file(values: &str) -> Result<tempfile::NamedTempFile> {
     let file = tempfile::NamedTempFile::with_suffix(".yaml")?;
     std::fs::write(file.path(), values)?;
     Ok(file)

@@ -5,12 +5,17 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use mcp_operator::admission::{MUTATE_PATH, VALIDATE_PATH};
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
+use rustls::{
+    ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    StreamOwned,
+};
 use serde_json::{Value, json};
 
 use crate::setup::shared;
@@ -89,6 +94,22 @@ pub fn served(port: u16) -> Result<CertificateDer<'static>> {
         .context("no certificate")?
         .clone()
         .into_owned())
+}
+
+/// Whether a client that trusts this bundle (PEM) talks to who serves this chain as `host` now.
+pub fn verify(bundle: &[u8], chain: &[CertificateDer<'_>], host: &str) -> Result<()> {
+    let mut roots = RootCertStore::empty();
+    for root in CertificateDer::pem_slice_iter(bundle) {
+        roots.add(root?)?;
+    }
+    ensure!(!roots.is_empty(), "the bundle is empty");
+    let provider = Arc::new(ring::default_provider());
+    let verifier =
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
+    let (leaf, others) = chain.split_first().context("no certificate")?;
+    let name = ServerName::try_from(host.to_owned())?;
+    verifier.verify_server_cert(leaf, others, &name, &[], UnixTime::now())?;
+    Ok(())
 }
 
 /// Reads to the end; a peer that closes without a farewell has said all it will.

@@ -1,7 +1,5 @@
 //! Certificates of somebody else's, from a mounted folder.
 
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Result, bail, ensure};
@@ -16,6 +14,7 @@ use kube::{Api, Client};
 use serde_json::json;
 
 use super::{NAME, rights};
+use crate::mount::{Mount, pair};
 use crate::setup::{self, Operator, SOON, Space, USER};
 use crate::wire;
 
@@ -23,73 +22,6 @@ const SWAPS: u32 = 100;
 /// The contract: a swap is served within this long.
 const SERVED: Duration = Duration::from_secs(5);
 const HOUR: Duration = Duration::from_hours(1);
-
-/// A folder as the kubelet mounts a Secret.
-struct Mount {
-    folder: PathBuf,
-    generation: u32,
-}
-
-impl Mount {
-    fn new(folder: PathBuf) -> Result<Self> {
-        std::fs::create_dir(&folder)?;
-        Ok(Self {
-            folder,
-            generation: 0,
-        })
-    }
-
-    /// A new folder beside, then `..data` points there by a rename; the old one goes.
-    fn swap(&mut self, files: &[(&str, &str)]) -> Result<()> {
-        self.generation += 1;
-        let name = format!("..2026_01_01_00_00_00.{}", self.generation);
-        let target = self.folder.join(&name);
-        std::fs::create_dir(&target)?;
-        for (file, content) in files {
-            std::fs::write(target.join(file), content)?;
-        }
-        let data = self.folder.join("..data");
-        let old = std::fs::read_link(&data).ok();
-        let new = self.folder.join("..data_tmp");
-        symlink(&name, &new)?;
-        std::fs::rename(&new, &data)?;
-        for (file, _) in files {
-            let link = self.folder.join(file);
-            if link.symlink_metadata().is_err() {
-                symlink(Path::new("..data").join(file), link)?;
-            }
-        }
-        if let Some(old) = old {
-            std::fs::remove_dir_all(self.folder.join(old))?;
-        }
-        Ok(())
-    }
-
-    fn put(&mut self, leaf: &Leaf) -> Result<()> {
-        let (certificate, key) = pair(leaf);
-        self.swap(&[("tls.crt", &certificate), ("tls.key", &key)])
-    }
-}
-
-fn pair(leaf: &Leaf) -> (String, String) {
-    let pem = |label: &str, der: &[u8]| {
-        let text = serde_json::to_value(ByteString(der.to_vec())).expect("base64");
-        let text = text.as_str().expect("base64");
-        let lines: Vec<_> = text
-            .as_bytes()
-            .chunks(64)
-            .map(String::from_utf8_lossy)
-            .collect();
-        format!(
-            "-----BEGIN {label}-----\n{}\n-----END {label}-----\n",
-            lines.join("\n")
-        )
-    };
-    (
-        pem("CERTIFICATE", &leaf.certificate),
-        pem("PRIVATE KEY", &leaf.key),
-    )
-}
 
 fn issue(by: &Authority, life: Duration) -> Result<Leaf> {
     Ok(by.issue(&["127.0.0.1".to_owned()], SystemTime::now(), life)?)

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use cluster::Cluster;
 use futures::future::try_join_all;
 use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
@@ -13,12 +13,6 @@ use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use mcp_operator::admission::VALIDATE_PATH;
 use mcp_operator::api::MCPServer;
-use rustls::RootCertStore;
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::ServerCertVerifier;
-use rustls::crypto::ring;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use serde_json::json;
 
 use super::{NAME, bundles, rights};
@@ -185,14 +179,18 @@ async fn probe(port: u16, client: &kube::Client, seen: &Seen) -> Result<()> {
             Ok(leaf) => {
                 let old = history.iter().rev().find(|(at, _)| at.elapsed() >= LAG);
                 let old = old.map(|(_, old)| old.clone()).unwrap_or_default();
+                let chain = [leaf];
                 for (when, bundles) in [("now", &now), ("before", &old)] {
                     for bundle in bundles {
-                        if let Err(error) = verify(&leaf, bundle) {
+                        if let Err(error) = wire::verify(bundle, &chain, "127.0.0.1") {
                             seen.failed(format!("port {port} by the bundle of {when}: {error:#}"));
                         }
                     }
                 }
-                seen.leaves.lock().expect("leaves").insert(leaf.to_vec());
+                seen.leaves
+                    .lock()
+                    .expect("leaves")
+                    .insert(chain[0].to_vec());
             }
         }
         for bundle in &now {
@@ -205,25 +203,5 @@ async fn probe(port: u16, client: &kube::Client, seen: &Seen) -> Result<()> {
         history.retain(|(at, _)| at.elapsed() < 3 * LAG);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    Ok(())
-}
-
-fn verify(leaf: &CertificateDer<'_>, bundle: &[u8]) -> Result<()> {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(bundle) {
-        roots.add(certificate?)?;
-    }
-    ensure!(!roots.is_empty(), "the bundle is empty");
-    let provider = Arc::new(ring::default_provider());
-    let verifier =
-        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
-    let since = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .context("the time")?;
-    let (name, now) = (
-        ServerName::try_from("127.0.0.1")?,
-        UnixTime::since_unix_epoch(since),
-    );
-    verifier.verify_server_cert(leaf, &[], &name, &[], now)?;
     Ok(())
 }

@@ -1,22 +1,18 @@
 //! The chart with the real cert-manager: what it asks for is issued, trusted, and renewed without a gap.
 
-use std::sync::Arc;
-
 use anyhow::{Context, Result, ensure};
 use cluster::eventually;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
 use kube::core::GroupVersionKind;
-use rustls::RootCertStore;
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::ServerCertVerifier;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use serde_json::json;
 
 use super::release::{Life, NAMESPACE};
 use crate::setup::SOON;
+use crate::wire;
 
 const HOST: &str = "mcp-operator-webhook.mcp-operator-system.svc";
 
@@ -30,21 +26,10 @@ async fn file(life: &Life, secret: &str, key: &str) -> Result<String> {
     Ok(String::from_utf8(bytes.0.clone())?)
 }
 
-/// Whether a client that trusts this bundle talks to a server with that certificate.
 fn verify(bundle: &str, certificate: &str) -> Result<()> {
-    let mut roots = RootCertStore::empty();
-    for root in CertificateDer::pem_slice_iter(bundle.as_bytes()) {
-        roots.add(root?)?;
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier =
-        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
     let chain: Vec<_> =
         CertificateDer::pem_slice_iter(certificate.as_bytes()).collect::<Result<_, _>>()?;
-    let (leaf, others) = chain.split_first().context("no certificate")?;
-    let name = ServerName::try_from(HOST)?;
-    verifier.verify_server_cert(leaf, others, &name, &[], UnixTime::now())?;
-    Ok(())
+    wire::verify(bundle.as_bytes(), &chain, HOST)
 }
 
 /// What `cmctl renew` does.

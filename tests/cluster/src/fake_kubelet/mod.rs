@@ -234,6 +234,8 @@ async fn next_step(pod: &Pod, context: &Context) -> Result<(), kube::Error> {
         let _: serde_json::Value = pods
             .create_subresource("binding", &name, &PostParams::default(), &binding)
             .await?;
+        // That is a change, after which it comes here again.
+        return Ok(());
     }
     let address = || {
         let [high, low] = context
@@ -243,7 +245,9 @@ async fn next_step(pod: &Pod, context: &Context) -> Result<(), kube::Error> {
         format!("10.244.{high}.{low}")
     };
     if let Some(status) = status::wanted(pod, Timestamp::now(), address) {
-        let patch = Patch::Merge(json!({"metadata": {"uid": pod.uid()}, "status": status}));
+        // Of the pod as it was read: who has not seen its address yet would give it another one.
+        let metadata = json!({"uid": pod.uid(), "resourceVersion": pod.resource_version()});
+        let patch = Patch::Merge(json!({"metadata": metadata, "status": status}));
         pods.patch_status(&name, &PatchParams::default(), &patch)
             .await?;
     }

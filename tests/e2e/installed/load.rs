@@ -1,0 +1,191 @@
+//! Users that ask without pause, and a look at each replica's certificate meanwhile.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use mcp_operator::api::MCPServer;
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use super::release::{HOST, Installed, bundles};
+use crate::wire;
+
+/// Connections of users.
+const USERS: u32 = 8;
+/// An API server's knowledge of the caBundle may be as old as this.
+const LAG: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What has been seen so far.
+#[derive(Default)]
+struct Seen {
+    made: AtomicU32,
+    handshakes: AtomicU32,
+    enough: AtomicBool,
+    failures: Mutex<Vec<String>>,
+    /// By replica: the certificates that it has served, and whether each verified.
+    served: Mutex<Vec<BTreeSet<Vec<u8>>>>,
+    authorities: Mutex<BTreeSet<String>>,
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Requests and handshakes, until it is ended.
+pub struct Load {
+    seen: Arc<Seen>,
+    work: JoinSet<Result<()>>,
+    start: Instant,
+}
+
+impl Load {
+    /// Users begin to create one MCPServer and to change another one, `updated` in namespace `default`, which
+    /// has to be there; all in dry runs.
+    pub async fn start(installed: &Installed) -> Result<Self> {
+        let (seen, mut work) = (Arc::<Seen>::default(), JoinSet::new());
+        for index in 0..USERS {
+            let client = installed.cluster.new_client().await?;
+            work.spawn(ask(client, index, seen.clone()));
+        }
+        let start = Instant::now();
+        Ok(Self { seen, work, start })
+    }
+
+    /// Looks at the certificate of each replica that runs now, as well: whether an API server that is up to
+    /// date verifies it, and whether one that is not does.
+    pub fn watch_certificates(&mut self, installed: &Installed) -> Result<()> {
+        for (index, port) in installed.webhook_ports()?.into_iter().enumerate() {
+            lock(&self.seen.served).push(BTreeSet::new());
+            let (client, seen) = (installed.client.clone(), self.seen.clone());
+            self.work.spawn(look(port, client, index, seen));
+        }
+        Ok(())
+    }
+
+    /// Requests so far.
+    pub fn made(&self) -> u32 {
+        self.seen.made.load(Ordering::Relaxed)
+    }
+
+    /// How many certificates each replica that is looked at has served so far, at least.
+    pub fn certificates(&self) -> usize {
+        let served = lock(&self.seen.served);
+        served.iter().map(BTreeSet::len).min().unwrap_or_default()
+    }
+
+    /// How many CAs have been trusted so far.
+    pub fn authorities(&self) -> usize {
+        lock(&self.seen.authorities).len()
+    }
+
+    /// What went wrong so far.
+    pub fn failures(&self) -> Vec<String> {
+        lock(&self.seen.failures).clone()
+    }
+
+    /// Says how it was, and fails if any request or handshake did.
+    pub async fn end(mut self, what: &str) -> Result<u32> {
+        self.seen.enough.store(true, Ordering::Relaxed);
+        while let Some(ended) = self.work.join_next().await {
+            ended??;
+        }
+        let failures = self.failures();
+        eprintln!(
+            "{what}: {} requests and {} handshakes in {:?}, {} failed; {} certificates, {} CAs",
+            self.made(),
+            self.seen.handshakes.load(Ordering::Relaxed),
+            self.start.elapsed(),
+            failures.len(),
+            self.certificates(),
+            self.authorities(),
+        );
+        assert!(
+            failures.is_empty(),
+            "{what}: {} failures, the first of them: {:#?}",
+            failures.len(),
+            &failures[..failures.len().min(10)]
+        );
+        Ok(self.made())
+    }
+}
+
+impl Seen {
+    fn failed(&self, what: String) {
+        lock(&self.failures).push(what);
+    }
+
+    fn enough(&self) -> bool {
+        self.enough.load(Ordering::Relaxed)
+    }
+}
+
+async fn ask(client: Client, index: u32, seen: Arc<Seen>) -> Result<()> {
+    let servers = Api::<MCPServer>::namespaced(client, "default");
+    let create = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
+    let update = PatchParams {
+        dry_run: true,
+        ..PatchParams::default()
+    };
+    let spec = json!({"image": "example.com/a:1", "replicas": 0});
+    let server = MCPServer::new("created", serde_json::from_value(spec)?);
+    let start = Instant::now();
+    let mut round = index;
+    while !seen.enough() {
+        round += 1;
+        let answer = if round.is_multiple_of(2) {
+            servers.create(&create, &server).await
+        } else {
+            let change = json!({"spec": {"config": {"round": round.to_string()}}});
+            servers
+                .patch("updated", &update, &Patch::Merge(change))
+                .await
+        };
+        if let Err(error) = answer {
+            seen.failed(format!("after {:?}: {error}", start.elapsed()));
+        }
+        seen.made.fetch_add(1, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+async fn look(port: u16, client: Client, index: usize, seen: Arc<Seen>) -> Result<()> {
+    let mut history: Vec<(Instant, Vec<Vec<u8>>)> = Vec::new();
+    while !seen.enough() {
+        let now = bundles(&client).await?;
+        history.push((Instant::now(), now.clone()));
+        let leaf = tokio::task::spawn_blocking(move || wire::served(port)).await?;
+        seen.handshakes.fetch_add(1, Ordering::Relaxed);
+        match leaf {
+            Err(error) => seen.failed(format!("a handshake with {port}: {error:#}")),
+            Ok(leaf) => {
+                let old = history.iter().rev().find(|(at, _)| at.elapsed() >= LAG);
+                let old = old.map(|(_, old)| old.clone()).unwrap_or_default();
+                let chain = [leaf];
+                for (when, bundles) in [("now", &now), ("before", &old)] {
+                    for bundle in bundles {
+                        if let Err(error) = wire::verify(bundle, &chain, HOST) {
+                            seen.failed(format!("{port} by the bundle of {when}: {error:#}"));
+                        }
+                    }
+                }
+                lock(&seen.served)[index].insert(chain[0].to_vec());
+            }
+        }
+        for bundle in &now {
+            let trusted = certs::authority::split(&String::from_utf8_lossy(bundle));
+            lock(&seen.authorities).extend(trusted);
+        }
+        history.retain(|(at, _)| at.elapsed() < 3 * LAG);
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(())
+}
