@@ -14,6 +14,7 @@ mod chart;
 mod children;
 mod commands;
 mod deletion;
+mod events;
 mod leader;
 mod many;
 mod metrics;
