@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use webhook::{Cause, Handler, Operation, Request, Verdict};
 
 use crate::api::{FieldError, MCPServer, decode, defaults, validation};
-use crate::metrics::Metrics;
+use crate::metrics::{self, Metrics};
 
 /// Path of the mutating webhook.
 pub const MUTATE_PATH: &str = "/mutate-mcp-example-com-v1alpha1-mcpserver";
@@ -46,8 +46,12 @@ impl Handler for Mutator {
         async move {
             let start = Instant::now();
             let verdict = mutate(&request);
-            self.metrics
-                .reviewed("mutate", request.operation, &verdict, start.elapsed());
+            self.metrics.reviewed(
+                metrics::MUTATE,
+                request.operation,
+                &verdict,
+                start.elapsed(),
+            );
             verdict
         }
         .boxed()
@@ -67,8 +71,12 @@ impl Handler for Validator {
             } else {
                 validate(&request)
             };
-            self.metrics
-                .reviewed("validate", request.operation, &verdict, start.elapsed());
+            self.metrics.reviewed(
+                metrics::VALIDATE,
+                request.operation,
+                &verdict,
+                start.elapsed(),
+            );
             verdict
         }
         .boxed()
@@ -258,7 +266,8 @@ fn scaled(server: &MCPServer, replicas: i64) -> Verdict {
     match validation::replicas(server.spec.transport, replicas) {
         None => allow(),
         Some(fault) => {
-            tracing::debug!(name = server.name_any(), replicas, "scale refused");
+            let (namespace, mcpserver) = (server.namespace(), server.name_any());
+            tracing::debug!(namespace, mcpserver, replicas, "scale refused");
             refuse(&[fault], Vec::new())
         }
     }

@@ -1,12 +1,12 @@
 //! The arguments.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::api::go_duration;
+use crate::api::{go_duration, names};
 
 /// Runs Model Context Protocol servers on Kubernetes.
 #[derive(Debug, Parser)]
@@ -43,7 +43,7 @@ pub struct CheckArgs {
     pub kubeconfig: Option<PathBuf>,
 
     /// Namespace to ask for; by default the kubeconfig's or the pod's
-    #[arg(long)]
+    #[arg(long, value_parser = namespace)]
     pub namespace: Option<String>,
 }
 
@@ -55,11 +55,11 @@ pub struct RunArgs {
     pub kubeconfig: Option<PathBuf>,
 
     /// Namespace of the operator's own objects; by default the kubeconfig's or the pod's
-    #[arg(long, env = "POD_NAMESPACE")]
+    #[arg(long, env = "POD_NAMESPACE", value_parser = namespace)]
     pub namespace: Option<String>,
 
     /// Namespace whose MCPServers are run; may be repeated; by default those of all namespaces
-    #[arg(long, value_name = "NAMESPACE")]
+    #[arg(long, value_name = "NAMESPACE", value_parser = namespace)]
     pub watch_namespace: Vec<String>,
 
     /// Address of /healthz, /readyz and /metrics (plain HTTP)
@@ -76,6 +76,7 @@ pub struct RunArgs {
         long,
         value_name = "NAME",
         default_value = "mcp-operator",
+        value_parser = object_name,
         requires = "leader_elect"
     )]
     pub lease: String,
@@ -90,15 +91,15 @@ pub struct RunArgs {
 
     /// Host name or IP address by which the API server calls the webhooks; may be repeated; by default
     /// localhost, 127.0.0.1 and mcp-operator-webhook.<NAMESPACE>.svc
-    #[arg(long, value_name = "HOST")]
+    #[arg(long, value_name = "HOST", value_parser = host)]
     pub webhook_host: Vec<String>,
 
     /// Name of both webhook configurations
-    #[arg(long, value_name = "NAME", default_value = "mcp-operator")]
+    #[arg(long, value_name = "NAME", default_value = "mcp-operator", value_parser = object_name)]
     pub webhook_configuration: String,
 
     /// Secret of the operator's namespace that holds the CA of the webhooks; shared by replicas
-    #[arg(long, value_name = "NAME", default_value = "mcp-operator-webhook-ca")]
+    #[arg(long, value_name = "NAME", default_value = "mcp-operator-webhook-ca", value_parser = object_name)]
     pub ca_secret: String,
 
     /// How long a new CA is valid; it is replaced after two thirds of that
@@ -165,6 +166,34 @@ pub struct WebhooksArgs {
     /// Name of both configurations
     #[arg(long, default_value = "mcp-operator")]
     pub name: String,
+}
+
+fn object_name(text: &str) -> Result<String, String> {
+    if names::is_dns1123_subdomain(text) {
+        Ok(text.to_owned())
+    } else {
+        Err(names::DNS_1123.to_owned())
+    }
+}
+
+fn namespace(text: &str) -> Result<String, String> {
+    if names::is_dns1123_subdomain(text) && !text.contains('.') && text.len() <= 63 {
+        Ok(text.to_owned())
+    } else {
+        Err(
+            "must be a namespace's name: at most 63 lower case letters, digits and '-', starting and ending \
+             with a letter or digit"
+                .to_owned(),
+        )
+    }
+}
+
+fn host(text: &str) -> Result<String, String> {
+    if text.parse::<IpAddr>().is_ok() || names::is_dns1123_subdomain(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("must be a host name or an IP address, without scheme and port".to_owned())
+    }
 }
 
 fn lease_duration(text: &str) -> Result<Duration, String> {
@@ -240,6 +269,29 @@ mod tests {
         ] {
             let error = parse(&["--certificate-folder", "/tls", other]).unwrap_err();
             assert!(error.contains("cannot be used with"), "{other}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_no_object_can_have_is_refused_with_its_flag() {
+        for (flag, good, wrong) in [
+            ("--namespace", "team-a", ["", "Team", "a.b"]),
+            ("--watch-namespace", "team-a", ["", "a,b", "a/b"]),
+            ("--webhook-configuration", "a.b", ["", "a_b", "a/b"]),
+            ("--ca-secret", "a", ["", "A", "a "]),
+            ("--lease", "a", ["", "a:b", "-"]),
+            ("--webhook-host", "10.0.0.1", ["", "https://a", "a:9443"]),
+            ("--webhook-host", "::1", ["", "[::1]", "*"]),
+        ] {
+            let parse = |value: &str| parse(&["--leader-elect", &format!("{flag}={value}")]);
+            assert!(parse(good).is_ok(), "{flag}={good}");
+            for value in wrong {
+                let error = parse(value).unwrap_err();
+                assert!(
+                    error.contains(flag) && error.contains("must be"),
+                    "{value:?}: {error}"
+                );
+            }
         }
     }
 }

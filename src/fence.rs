@@ -3,6 +3,7 @@
 //! A process can be paused at any moment (SIGSTOP, a frozen machine) and wake up when another one leads. What it
 //! was about to write must not be written then, so the deadline is looked at where requests leave.
 
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
@@ -109,10 +110,18 @@ where
         if request.method() != http::Method::GET && self.fence.left().is_zero() {
             return futures::future::err(NotLeading.into()).boxed();
         }
-        self.inner
-            .call(request)
-            .map(|answer| answer.map_err(Into::into))
-            .boxed()
+        let (is_write, fence) = (request.method() != http::Method::GET, self.fence.clone());
+        let mut answer = Box::pin(self.inner.call(request));
+        // Between here and the wire there may be a connection to open or a token to fetch, so it is looked at
+        // again before each step. A write whose answer comes too late is given up; whether it was done, the
+        // next leader sees.
+        poll_fn(move |context| {
+            if is_write && fence.left().is_zero() {
+                return Poll::Ready(Err(NotLeading.into()));
+            }
+            answer.as_mut().poll(context).map_err(Into::into)
+        })
+        .boxed()
     }
 }
 
@@ -165,6 +174,35 @@ mod tests {
         fence.open(Moment::now(), Duration::from_mins(1));
         for method in writes {
             send(method).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_write_whose_connection_opens_too_late_does_not_leave() {
+        let fence = Fence::default();
+        let connected = Arc::new(tokio::sync::Notify::new());
+        let left = Arc::new(Mutex::new(Vec::new()));
+        let (opens, log) = (connected.clone(), left.clone());
+        let inner = tower::service_fn(move |request: http::Request<Body>| {
+            let (opens, log) = (opens.clone(), log.clone());
+            async move {
+                opens.notified().await;
+                log.lock().unwrap().push(request.method().clone());
+                Ok::<_, BoxError>(())
+            }
+        });
+        let mut service = fence.layer(inner);
+        fence.open(Moment::now(), Duration::from_mins(1));
+        for (method, expected) in [("GET", true), ("PATCH", false)] {
+            let request = http::Request::builder().method(method).body(Body::empty());
+            let mut answer = service.call(request.unwrap());
+            assert!(futures::poll!(&mut answer).is_pending(), "{method}");
+            fence.close();
+            connected.notify_one();
+            assert_eq!(answer.await.is_ok(), expected, "{method}");
+            let has_left = left.lock().unwrap().iter().any(|left| left == method);
+            assert_eq!(has_left, expected, "{method}");
+            fence.open(Moment::now(), Duration::from_mins(1));
         }
     }
 }

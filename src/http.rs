@@ -1,9 +1,11 @@
 //! Plain HTTP within the cluster: `/healthz`, `/readyz`, `/metrics`. Small answers to few callers.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE};
@@ -12,12 +14,13 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use crate::metrics::{self, Metrics};
 
-/// Connections at one time; more wait.
+/// Connections at one time. With one more the oldest is closed: those that ask nothing must not keep the
+/// kubelet from asking, which would end the operator.
 const CONNECTIONS: usize = 64;
 /// A connection is closed when the headers of its next request do not come within this.
 const HEADER_TIME: Duration = Duration::from_secs(30);
@@ -35,10 +38,9 @@ pub async fn serve(
     ready: impl Fn() -> Result<(), String> + Send + Sync + 'static,
 ) -> anyhow::Result<()> {
     let ready: Ready = Arc::new(ready);
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let mut connections = tokio::task::JoinSet::new();
+    let mut connections = JoinSet::new();
+    let mut open: VecDeque<AbortHandle> = VecDeque::new();
     loop {
-        let place = places.clone().acquire_owned().await?;
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -50,10 +52,14 @@ pub async fn serve(
         // Those that have ended.
         while connections.try_join_next().is_some() {}
         let (metrics, ready) = (metrics.clone(), ready.clone());
-        connections.spawn(async move {
-            let _ = timeout(CONNECTION_TIME, connection(stream, metrics, ready)).await;
-            drop(place);
-        });
+        open.retain(|connection| !connection.is_finished());
+        if open.len() >= CONNECTIONS
+            && let Some(oldest) = open.pop_front()
+        {
+            oldest.abort();
+        }
+        let served = timeout(CONNECTION_TIME, connection(stream, metrics, ready));
+        open.push_back(connections.spawn(served.map(drop)));
     }
 }
 
@@ -124,5 +130,28 @@ mod tests {
             let response = answer(&method, path, &metrics, ready);
             assert_eq!(response.status().as_u16(), code, "{what}");
         }
+    }
+
+    #[tokio::test]
+    async fn who_asks_is_answered_however_many_are_silent() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let metrics = Arc::new(Metrics::new(Arc::default()));
+        let server = tokio::spawn(serve(listener, metrics, || Ok(())));
+        let mut silent = Vec::new();
+        for _ in 0..2 * CONNECTIONS {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        let mut probe = TcpStream::connect(address).await.unwrap();
+        let request = b"GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+        probe.write_all(request).await.unwrap();
+        let mut answer = String::new();
+        // Sooner than the silent ones come to their end by themselves.
+        let read = timeout(HEADER_TIME / 3, probe.read_to_string(&mut answer));
+        read.await.expect("it is answered").unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        server.abort();
     }
 }

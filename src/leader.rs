@@ -172,8 +172,13 @@ impl Candidate {
                     let lease = seen.as_ref().and_then(|seen| seen.lease.as_ref());
                     match self.take(lease).await {
                         Ok(lease) => return lease,
-                        // Another one was faster: the watch tells who.
-                        Err(error) if is_conflict(&error) => tracing::debug!("{error}"),
+                        // Another one was faster: the watch tells who. Where there is no Lease to be
+                        // changed, "not found" means the namespace.
+                        Err(error)
+                            if is_conflict(&error) && (lease.is_some() || !is_missing(&error)) =>
+                        {
+                            tracing::debug!("{error}");
+                        }
                         Err(error) => self.warn("taking", &error),
                     }
                 }
@@ -302,25 +307,39 @@ fn is_conflict(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if matches!(status.code, 404 | 409))
 }
 
+fn is_missing(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
+}
+
 /// A Lease as a follower sees it.
 struct Seen {
     lease: Option<Lease>,
+    /// What it said last. Of a deleted one its holder learns no sooner than when it renews it.
+    spec: Option<LeaseSpec>,
     /// By the clock that stands still while a machine sleeps: no Lease is taken too early.
     since: Instant,
 }
 
 impl Seen {
     fn next(before: Option<Self>, lease: Option<Lease>) -> Self {
-        let spec = |lease: &Option<Lease>| lease.as_ref().and_then(|lease| lease.spec.clone());
+        let same = |before: &Self| match (&before.lease, &lease) {
+            (None, None) => true,
+            (Some(before), Some(lease)) => before.spec == lease.spec,
+            _ => false,
+        };
         let since = before
-            .filter(|before| spec(&before.lease) == spec(&lease))
+            .as_ref()
+            .filter(|before| same(before))
             .map_or_else(Instant::now, |before| before.since);
-        Self { lease, since }
+        let spec = match &lease {
+            Some(lease) => lease.spec.clone(),
+            None => before.and_then(|before| before.spec),
+        };
+        Self { lease, spec, since }
     }
 
     fn step(&self, settings: &Settings) -> Step {
-        let spec = self.lease.as_ref().and_then(|lease| lease.spec.as_ref());
-        step(spec, settings, self.since.elapsed())
+        step(self.spec.as_ref(), settings, self.since.elapsed())
     }
 }
 
@@ -450,6 +469,7 @@ mod tests {
         let before = || {
             Some(Seen {
                 lease: of(lease("other", None), "1"),
+                spec: Some(lease("other", None)),
                 since: past,
             })
         };
@@ -461,5 +481,31 @@ mod tests {
         );
         let renewed = Seen::next(before(), of(lease("another", None), "2"));
         assert!(renewed.since > past, "another holder");
+    }
+
+    #[test]
+    fn a_lease_that_is_deleted_is_left_to_its_holder_for_its_time() {
+        let of = |holder: &str| {
+            let spec = Some(lease(holder, Some(15)));
+            Some(Lease {
+                spec,
+                ..Lease::default()
+            })
+        };
+        let waits = |seen: &Seen| matches!(seen.step(&settings()), Step::Wait(_));
+        let none = Seen::next(None, None);
+        assert!(!waits(&none), "there was none when this replica came");
+        let gone = Seen::next(Some(Seen::next(None, of("other"))), None);
+        assert!(waits(&gone), "the other one does not know yet");
+        let later = Seen {
+            since: Instant::now().checked_sub(15 * SECOND).unwrap(),
+            ..gone
+        };
+        assert!(!waits(&Seen::next(Some(later), None)), "its time is over");
+        let given_back = Seen::next(Some(Seen::next(None, of(""))), None);
+        assert!(!waits(&given_back), "it was nobody's");
+        let gone = Seen::next(Some(Seen::next(None, of("other"))), None);
+        let again = Seen::next(Some(gone), of(""));
+        assert!(!waits(&again), "made again and given back");
     }
 }

@@ -25,6 +25,11 @@ const PREFIX: &str = "mcp_operator";
 /// What [`Metrics::text`] is: `OpenMetrics`, which Prometheus asks for first.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// The webhooks, as labels name them.
+pub const MUTATE: &str = "mutate";
+/// See [`MUTATE`].
+pub const VALIDATE: &str = "validate";
+
 /// Upper bounds in seconds of a pass, which makes several requests.
 const PASS: [f64; 10] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
 /// Upper bounds in seconds of a verdict, which the API server waits 5 s for.
@@ -77,6 +82,18 @@ impl Metrics {
             let _ = metrics
                 .passes
                 .get_or_create(&[("result", result), ("class", class)]);
+        }
+        for webhook in [MUTATE, VALIDATE] {
+            for operation in [Operation::Create, Operation::Update].map(name_of) {
+                for verdict in ["allowed", "denied", "error"] {
+                    let labels = [
+                        ("webhook", webhook),
+                        ("operation", operation),
+                        ("verdict", verdict),
+                    ];
+                    let _ = metrics.reviews.get_or_create(&labels);
+                }
+            }
         }
         registry.register(
             "reconciles",
@@ -157,9 +174,7 @@ impl Metrics {
     /// This replica begins to lead, or ends to.
     pub fn leads(&self, leads: bool) {
         self.leader.set(i64::from(leads));
-        if !leads {
-            lock(&self.queue).clear();
-        }
+        lock(&self.queue).clear();
     }
 
     /// A pass of this server is due.
@@ -179,7 +194,11 @@ impl Metrics {
 
     /// Everything as `OpenMetrics` text.
     pub fn text(&self) -> Result<String, std::fmt::Error> {
-        let depth = lock(&self.queue).len();
+        // A watch that ends with the lead may still have put something in.
+        let depth = match self.leader.get() {
+            0 => 0,
+            _ => lock(&self.queue).len(),
+        };
         self.queue_depth
             .set(i64::try_from(depth).unwrap_or(i64::MAX));
         self.count_servers();
@@ -313,6 +332,7 @@ mod tests {
             "mcp_operator_reconcile_duration_seconds_count 2",
             "mcp_operator_admission_requests_total{webhook=\"validate\",operation=\"UPDATE\",verdict=\"allowed\"} 2",
             "mcp_operator_admission_requests_total{webhook=\"validate\",operation=\"UPDATE\",verdict=\"error\"} 1",
+            "mcp_operator_admission_requests_total{webhook=\"mutate\",operation=\"CREATE\",verdict=\"error\"} 0",
             "mcp_operator_admission_duration_seconds_count{webhook=\"validate\"} 3",
             "mcp_operator_mcpservers{phase=\"Failed\"} 0",
             "# EOF",
@@ -339,6 +359,7 @@ mod tests {
         assert_has(&text(&metrics), "mcp_operator_reconcile_queue_depth 1");
         assert_has(&text(&metrics), "mcp_operator_leader 1");
         metrics.leads(false);
+        metrics.due(&of("three"));
         assert_has(&text(&metrics), "mcp_operator_reconcile_queue_depth 0");
         assert_has(&text(&metrics), "mcp_operator_leader 0");
     }

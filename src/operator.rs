@@ -30,7 +30,12 @@ use crate::metrics::Metrics;
 pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let connection = connect(&args).await?;
+    // An API server that does not answer must not hold up the end.
+    let connection = tokio::select! {
+        connection = connect(&args) => connection?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
     let webhooks = bind("--webhook-address", args.webhook_address).await?;
     let plain = bind("--http-address", args.http_address).await?;
     let (keeper, serving) =

@@ -84,13 +84,13 @@ pub fn observe<K: ChildKind>(cache: &Cache<K>, server: &MCPServer, name: &str) -
     ours.map_or(Child::Absent, Child::Present)
 }
 
-/// Applies the child if it differs from what is there. Says whether it was created.
+/// Applies the child if it differs from what is there.
 pub async fn apply<K: ChildKind>(
     client: &Client,
     cache: &Cache<K>,
     server: &MCPServer,
     desired: &K,
-) -> Result<(Child<K>, bool), Error> {
+) -> Result<Child<K>, Error> {
     let kind = K::kind(&());
     let (namespace, name) = (server.namespace().unwrap_or_default(), desired.name_any());
     let api = Api::<K>::namespaced(client.clone(), &namespace);
@@ -116,7 +116,7 @@ pub async fn apply<K: ChildKind>(
     let mut params = PatchParams::apply(labels::MANAGER);
     if let Some(live) = &live {
         if let Some(child) = not_to_be_touched(server, &**live) {
-            return Ok((child, false));
+            return Ok(child);
         }
         let settled = cache.settled(live);
         if !drift::differs(
@@ -124,7 +124,7 @@ pub async fn apply<K: ChildKind>(
             &serde_json::to_value(&**live).map_err(not_json)?,
             settled.as_ref(),
         ) {
-            return Ok((Child::Present(live.clone()), false));
+            return Ok(Child::Present(live.clone()));
         }
         // Not an object of the same name that somebody put in its place meanwhile.
         body["metadata"]["uid"] = live.meta().uid.clone().into();
@@ -144,10 +144,9 @@ pub async fn apply<K: ChildKind>(
         match repair(&api, cache, &name, &body).await {
             Ok(Some(repaired)) => applied = Ok(repaired),
             Ok(None) => {
-                return Ok((
-                    Child::Leaving(format!("{kind} {name} is immutable and made anew")),
-                    false,
-                ));
+                return Ok(Child::Leaving(format!(
+                    "{kind} {name} is immutable and made anew"
+                )));
             }
             // Somebody else wrote to it at this moment.
             Err(error) if error.class() == Class::Transient => return Err(error),
@@ -163,7 +162,7 @@ pub async fn apply<K: ChildKind>(
     cache.settle(&applied, hash);
     let verb = if live.is_some() { "updated" } else { "created" };
     tracing::info!(%kind, child = name, "{verb} {kind}");
-    Ok((Child::Present(cache.wrote(applied)), live.is_none()))
+    Ok(Child::Present(cache.wrote(applied)))
 }
 
 /// What is said of a live object that is somebody else's, or on its way out.

@@ -121,6 +121,18 @@ impl Error {
             .unwrap_or(Subject::Other)
     }
 
+    /// What tells it from other errors, without words that change from one time to the next.
+    pub fn cause(&self) -> String {
+        match self {
+            Self::Api { action, .. } => {
+                let code = self.status().map(|status| status.code);
+                format!("{action} {code:?}")
+            }
+            Self::Refused { text, .. } => text.clone(),
+            Self::Json { action, .. } => action.clone(),
+        }
+    }
+
     /// Whether the API server found the object invalid.
     pub fn is_invalid(&self) -> bool {
         self.status().is_some_and(|status| status.code == 422)

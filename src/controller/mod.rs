@@ -18,10 +18,10 @@ use std::time::{Duration, Instant};
 use futures::{FutureExt, Stream, StreamExt, TryStreamExt, future};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::controller::{self, Action, Controller};
-use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -30,6 +30,7 @@ use tokio::task::JoinSet;
 use tracing::Instrument;
 
 use self::cache::{Cache, Pods};
+use self::events::Publisher;
 use self::reconcile::Context;
 use crate::api::{MCPServer, labels};
 use crate::metrics::Metrics;
@@ -94,12 +95,8 @@ pub async fn run(
     let (services, _) = watches.watch(watcher(scope.api(&client), of_ours.clone()), server_of);
     let (pods, pods_listed) = watches.watch_pods(scope.api(&client), of_ours);
 
-    let reporter = Reporter {
-        controller: labels::MANAGER.to_owned(),
-        instance,
-    };
     let context = Arc::new(Context {
-        recorder: Recorder::new(client.clone(), reporter),
+        publisher: Publisher::new(client.clone(), instance),
         client,
         servers,
         config_maps,
@@ -158,9 +155,7 @@ async fn traced_pass(
     server: Arc<MCPServer>,
     context: Arc<Context>,
 ) -> Result<Action, error::Error> {
-    let (namespace, mcpserver) = (server.namespace().unwrap_or_default(), server.name_any());
-    // Not `name`: in JSON that is the span's own.
-    let span = tracing::info_span!("reconcile", namespace, mcpserver);
+    let span = span_of(server.meta());
     context.metrics.begun(&ObjectRef::from_obj(&*server));
     let (start, metrics) = (Instant::now(), context.metrics.clone());
     let passed = Box::pin(reconcile::reconcile(server, context))
@@ -168,6 +163,13 @@ async fn traced_pass(
         .await;
     metrics.passed(passed.as_ref().err(), start.elapsed());
     passed
+}
+
+/// Whatever is logged of a server is logged in this, so that its name is found in one place.
+fn span_of(server: &ObjectMeta) -> tracing::Span {
+    let (namespace, mcpserver) = (server.namespace.as_deref(), server.name.as_deref());
+    // Not `name`: in JSON that is the span's own.
+    tracing::info_span!("reconcile", namespace, mcpserver)
 }
 
 fn triggers_of(
@@ -186,10 +188,8 @@ fn server_events(
     let readable = |server: DeserializeGuard<MCPServer>| match server.0 {
         Ok(server) => Some(server),
         Err(unreadable) => {
-            let metadata = &unreadable.metadata;
+            let _span = span_of(&unreadable.metadata).entered();
             tracing::warn!(
-                namespace = metadata.namespace,
-                mcpserver = metadata.name,
                 "this MCPServer cannot be read and is left alone; correct its spec: {}",
                 unreadable.error
             );

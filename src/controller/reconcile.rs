@@ -10,18 +10,19 @@ use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::Patch;
 use kube::runtime::controller::Action;
-use kube::runtime::events::{Event, Recorder};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::{Value, json};
+use tracing::Instrument;
 
 use super::apply::{self, Child};
 use super::cache::{Cache, Pods, lock};
 use super::deletion::{self, Step};
 use super::drift::{self, Ownership};
 use super::error::{CONFIGURATION_RETRY, Class, Error};
+use super::events::{News, Publisher};
 use super::status::{self, Observed};
-use super::{build, events};
+use super::{build, events, span_of};
 use crate::api::v1alpha1::Phase;
 use crate::api::{MCPServer, MCPServerStatus, defaults, labels, validation};
 use crate::metrics::Metrics;
@@ -40,7 +41,7 @@ pub struct Context {
     pub(super) deployments: Arc<Cache<Deployment>>,
     pub(super) services: Arc<Cache<Service>>,
     pub(super) pods: Arc<Pods>,
-    pub(super) recorder: Recorder,
+    pub(super) publisher: Publisher,
     pub(super) memory: Mutex<HashMap<ObjectRef<MCPServer>, Memory>>,
     pub(super) metrics: Arc<Metrics>,
 }
@@ -93,7 +94,7 @@ async fn bring_up(context: &Context, stored: &MCPServer, now: Timestamp) -> Resu
         Err(faults) => {
             let observed = context.observe(stored);
             let status = status::status(stored, &faults, &observed, now);
-            write_status(context, stored, status).await?;
+            write_status(context, stored, status, &[]).await?;
             Ok(Action::requeue(CONFIGURATION_RETRY))
         }
     }
@@ -154,12 +155,11 @@ async fn apply(context: &Context, children: Children, now: Timestamp) -> Result<
         apply_service(context, &children)
     );
     let mut error = None;
-    let mut created = Vec::new();
     let (config_map, deployment) = workload;
     let observed = Observed {
-        config_map: settle("ConfigMap", config_map, &mut created, &mut error),
-        deployment: settle("Deployment", deployment, &mut created, &mut error),
-        service: settle("Service", service, &mut created, &mut error),
+        config_map: settle(config_map, &mut error),
+        deployment: settle(deployment, &mut error),
+        service: settle(service, &mut error),
         pods: context.pods_of(server),
     };
     let faults: Vec<_> = error
@@ -169,16 +169,8 @@ async fn apply(context: &Context, children: Children, now: Timestamp) -> Result<
         .into_iter()
         .collect();
     let status = status::status(server, &faults, &observed, now);
-    let is_new = server
-        .status
-        .as_ref()
-        .and_then(|status| status.observed_generation)
-        .is_none();
-    if is_new && !created.is_empty() && error.is_none() {
-        context.publish(server, &events::created(&created)).await;
-    }
     let ready = matches!(status.phase, Some(Phase::Ready)) || server.spec.replicas == 0;
-    let written = write_status(context, server, status).await;
+    let written = write_status(context, server, status, &observed.kinds()).await;
     match (error, written) {
         // What failed first says when to try again.
         (Some(error), _) | (None, Err(error)) => Err(error),
@@ -187,7 +179,7 @@ async fn apply(context: &Context, children: Children, now: Timestamp) -> Result<
     }
 }
 
-type Applied<K> = Result<(Child<K>, bool), Error>;
+type Applied<K> = Result<Child<K>, Error>;
 
 async fn apply_workload(
     context: &Context,
@@ -202,12 +194,12 @@ async fn apply_workload(
     let server = &children.server;
     let config_map = match &children.config_map {
         Some(config_map) => apply::apply(client, config_maps, server, config_map).await,
-        None => Ok((Child::NotWanted, false)),
+        None => Ok(Child::NotWanted),
     };
-    let has_config = matches!(&config_map, Ok((Child::Present(_) | Child::NotWanted, _)));
+    let has_config = matches!(&config_map, Ok(Child::Present(_) | Child::NotWanted));
     if !has_config {
         let deployment = apply::observe(deployments, server, &server.name_any());
-        return (config_map, Ok((deployment, false)));
+        return (config_map, Ok(deployment));
     }
     let deployment = apply::apply(client, deployments, server, &children.deployment).await;
     if children.config_map.is_some() || deployment.is_err() {
@@ -236,29 +228,16 @@ async fn apply_service(context: &Context, children: &Children) -> Applied<Servic
         apply::apply(client, services, server, service).await
     } else {
         apply::prune(client, services, server, &server.name_any()).await?;
-        Ok((Child::NotWanted, false))
+        Ok(Child::NotWanted)
     }
 }
 
-fn settle<K>(
-    kind: &'static str,
-    applied: Applied<K>,
-    created: &mut Vec<&'static str>,
-    failed: &mut Option<Error>,
-) -> Child<K> {
-    match applied {
-        Ok((child, is_new)) => {
-            if is_new {
-                created.push(kind);
-            }
-            child
-        }
-        Err(error) => {
-            let text = error.to_string();
-            failed.get_or_insert(error);
-            Child::Refused(text)
-        }
-    }
+fn settle<K>(applied: Applied<K>, failed: &mut Option<Error>) -> Child<K> {
+    applied.unwrap_or_else(|error| {
+        let text = error.to_string();
+        failed.get_or_insert(error);
+        Child::Refused(text)
+    })
 }
 
 async fn take_down(context: &Context, server: &MCPServer, now: Timestamp) -> Result<Action, Error> {
@@ -271,12 +250,13 @@ async fn take_down(context: &Context, server: &MCPServer, now: Timestamp) -> Res
         .iter()
         .any(|finalizer| finalizer == ORPHAN)
     {
+        context.publish(server, &events::orphaned()).await;
         deletion::remove_finalizer(&context.client, &context.servers, server).await?;
         return Ok(Action::await_change());
     }
     let status = status::terminating(server, &context.observe(server), now);
     // A status that cannot be written keeps nothing from going.
-    if let Err(error) = write_status(context, server, status).await {
+    if let Err(error) = write_status(context, server, status, &[]).await {
         tracing::warn!("{error}");
     }
     let namespace = server.namespace().unwrap_or_default();
@@ -305,18 +285,20 @@ async fn take_down(context: &Context, server: &MCPServer, now: Timestamp) -> Res
         Step::Done => Ok(Action::await_change()),
         Step::Wait(time) => Ok(Action::requeue(time)),
         Step::RemoveFinalizer => {
-            context.publish(&server, &events::deleted()).await;
+            context.publish(&server, &events::deleted(pods)).await;
             deletion::remove_finalizer(&context.client, &context.servers, &server).await?;
             Ok(Action::await_change())
         }
     }
 }
 
-/// Writes the status if it is due. False when it differs but is not written yet.
+/// Writes the status if it is due, and tells the news in it. False when it differs but is not written yet.
+/// `children` are the kinds that are there.
 async fn write_status(
     context: &Context,
     server: &MCPServer,
     status: MCPServerStatus,
+    children: &[&str],
 ) -> Result<bool, Error> {
     let key = ObjectRef::from_obj(server);
     let since = lock(&context.memory)
@@ -339,6 +321,10 @@ async fn write_status(
     if let (Some(fields), Value::Object(given)) = (fields.as_object_mut(), given) {
         fields.extend(given);
     }
+    // Before the status is written: after it, nobody would know that they are not told yet.
+    for news in events::of_change(old, &status, children) {
+        context.publish(server, &news).await;
+    }
     let body = json!({"metadata": {"uid": server.uid()}, "status": fields});
     let params = apply::as_manager();
     let patched = context
@@ -355,9 +341,6 @@ async fn write_status(
     lock(&context.memory).entry(key).or_default().status_written = Some(Instant::now());
     let phase = status.phase.map_or("none", Phase::as_str);
     tracing::info!(phase, ready = status.ready_replicas, "status written");
-    for event in events::of_change(old, &status) {
-        context.publish(server, &event).await;
-    }
     Ok(true)
 }
 
@@ -375,26 +358,27 @@ pub fn on_error(server: Arc<MCPServer>, error: &Error, context: Arc<Context>) ->
         memory.failures
     };
     let retry = error.retry_after(failures);
-    let (namespace, mcpserver) = (server.namespace().unwrap_or_default(), server.name_any());
     let (class, subject, retry_seconds) = (error.class(), error.subject(), retry.as_secs());
-    if matches!(error, Error::Refused { .. }) {
-        tracing::debug!(namespace, mcpserver, "not tried again yet: {error}");
-    } else {
-        tracing::warn!(
-            namespace,
-            mcpserver,
-            ?class,
-            ?subject,
-            failures,
-            retry_seconds,
-            "pass failed: {error}"
-        );
-    }
-    // A conflict is the normal way to learn that the object changed meanwhile.
-    let first = error.class() != Class::Transient && failures == 1;
-    if first || failures == 3 {
-        let event = events::failed(error);
-        tokio::spawn(async move { context.publish(&server, &event).await });
+    let span = span_of(server.meta());
+    span.in_scope(|| {
+        if matches!(error, Error::Refused { .. }) {
+            tracing::debug!("not tried again yet: {error}");
+        } else {
+            tracing::warn!(
+                ?class,
+                ?subject,
+                failures,
+                retry_seconds,
+                "pass failed: {error}"
+            );
+        }
+    });
+    // The status as the pass left it.
+    let namespace = server.namespace().unwrap_or_default();
+    let left = context.servers.get(&namespace, &server.name_any());
+    let status = left.as_ref().and_then(|left| left.status.as_ref());
+    if let Some(news) = events::of_failure(error, failures, status) {
+        tokio::spawn(async move { context.publish(&server, &news).await }.instrument(span));
     }
     Action::requeue(retry)
 }
@@ -432,13 +416,7 @@ impl Context {
         }
     }
 
-    /// Publishes an Event. One that cannot be published is logged; it stops nothing.
-    async fn publish(&self, server: &MCPServer, event: &Event) {
-        if let Err(error) = self.recorder.publish(event, &server.object_ref(&())).await {
-            tracing::warn!(
-                reason = event.reason,
-                "the Event was not published: {error}"
-            );
-        }
+    async fn publish(&self, server: &MCPServer, news: &News) {
+        self.publisher.publish(server, news).await;
     }
 }

@@ -19,6 +19,9 @@ pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 /// A pod more or less that makes none ready is written this often at most: a start takes its time.
 const START_INTERVAL: Duration = Duration::from_mins(1);
 
+/// Begins the message of `DeploymentReady` when there is a Deployment of ours.
+const OF_DEPLOYMENT: &str = "Deployment has ";
+
 /// What a pass has seen of a server's children.
 #[derive(Clone, Debug)]
 pub struct Observed {
@@ -30,6 +33,19 @@ pub struct Observed {
     pub service: Child<Service>,
     /// The pods there are.
     pub pods: Vec<Arc<Pod>>,
+}
+
+impl Observed {
+    /// The kinds of the children that are there.
+    pub fn kinds(&self) -> Vec<&'static str> {
+        let all = [
+            ("ConfigMap", self.config_map.object().is_some()),
+            ("Deployment", self.deployment.object().is_some()),
+            ("Service", self.service.object().is_some()),
+        ];
+        let there = all.into_iter().filter(|(_, is_there)| *is_there);
+        there.map(|(kind, _)| kind).collect()
+    }
 }
 
 /// The status of a server whose spec is as `faults` say; `server` carries the status it had.
@@ -133,7 +149,7 @@ fn deployment_ready(server: &MCPServer, observed: &Observed, now: Timestamp) -> 
                 .as_ref()
                 .and_then(|s| s.ready_replicas)
                 .unwrap_or(0);
-            let message = format!("Deployment has {ready}/{wanted} ready replicas");
+            let message = format!("{OF_DEPLOYMENT}{ready}/{wanted} ready replicas");
             if is_rolled_out(deployment, wanted) {
                 return Finding::yes(TYPE, "DeploymentReady", message);
             }
@@ -350,6 +366,13 @@ pub fn endpoint(server: &MCPServer) -> String {
     }
 }
 
+/// What a status says of a Deployment that is there: counters, and after a colon what is the matter.
+pub fn of_deployment(status: &MCPServerStatus) -> Option<&str> {
+    let mut conditions = status.conditions.iter();
+    let condition = conditions.find(|condition| condition.type_ == "DeploymentReady")?;
+    condition.message.strip_prefix(OF_DEPLOYMENT)
+}
+
 /// The faults as a condition's message has them.
 pub fn describe(faults: &[FieldError]) -> Vec<String> {
     faults.iter().map(ToString::to_string).collect()
@@ -393,8 +416,7 @@ fn coarse(status: &MCPServerStatus) -> MCPServerStatus {
     status.replicas = 0;
     status.ready_replicas = 0;
     for condition in &mut status.conditions {
-        if condition.reason == "DeploymentNotReady"
-            && condition.message.starts_with("Deployment has ")
+        if condition.reason == "DeploymentNotReady" && condition.message.starts_with(OF_DEPLOYMENT)
         {
             let has_reason = condition.message.contains(": ");
             condition.message = has_reason.to_string();

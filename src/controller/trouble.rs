@@ -1,5 +1,6 @@
 //! Why pods are not ready, in words that stay the same while nothing changes. Pure.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
@@ -20,7 +21,12 @@ pub fn trouble<'a>(
     probes: Probes<'_>,
     now: Timestamp,
 ) -> Option<String> {
-    refused_pods(deployment).or_else(|| pods.into_iter().find_map(|pod| of_pod(pod, probes, now)))
+    refused_pods(deployment).or_else(|| {
+        let mut pods: Vec<_> = pods.into_iter().collect();
+        // The newest first: those of the last template stay until it works, and their trouble is over.
+        pods.sort_by_key(|pod| Reverse(pod.metadata.creation_timestamp.as_ref().map(|at| at.0)));
+        pods.into_iter().find_map(|pod| of_pod(pod, probes, now))
+    })
 }
 
 /// Pods that the API server does not take: quota, admission. The ReplicaSet's condition comes up here.

@@ -3,6 +3,10 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use serde_json::json;
 
 use crate::setup::{Space, binary};
 
@@ -159,4 +163,48 @@ async fn each_valid_sample_becomes_ready() {
     {
         space.until_ready(&crate::setup::name_of(&server)).await;
     }
+}
+
+#[test]
+fn told_to_end_while_the_api_server_is_silent_it_ends() -> Result<()> {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let folder = tempfile::tempdir()?;
+    let kubeconfig = folder.path().join("kubeconfig");
+    let config = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "a",
+        "clusters": [{"name": "a", "cluster": {"server": format!("http://{}", silent.local_addr()?)}}],
+        "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a"}}],
+        "users": [{"name": "a", "user": {}}],
+    });
+    std::fs::write(&kubeconfig, config.to_string())?;
+    let mut operator = binary()
+        .arg("run")
+        .arg("--kubeconfig")
+        .arg(&kubeconfig)
+        .stderr(Stdio::null())
+        .spawn()?;
+    // It asks, and nobody answers.
+    let asked = silent.accept()?;
+    let id = operator.id().to_string();
+    let told = std::process::Command::new("kill")
+        .args(["-TERM", &id])
+        .status()?;
+    let start = Instant::now();
+    let ended = loop {
+        match operator.try_wait()? {
+            Some(status) => break Some(status),
+            None if start.elapsed() > Duration::from_secs(20) => break None,
+            None => std::thread::sleep(Duration::from_millis(20)),
+        }
+    };
+    if ended.is_none() {
+        operator.kill()?;
+        operator.wait()?;
+    }
+    drop(asked);
+    assert!(
+        told.success() && ended.is_some_and(|status| status.success()),
+        "{ended:?}"
+    );
+    Ok(())
 }

@@ -237,3 +237,57 @@ async fn a_deleted_lease_is_made_again_and_a_stolen_one_ends_the_lead() -> Resul
     replicas.create("given-back").await?;
     replicas.cluster.stop().await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deleted_lease_stays_its_holders() -> Result<()> {
+    let replicas = Replicas::start("deleted-lease", 2).await?;
+    let leader = replicas.leader(&[0, 1]).await;
+    let leases: Api<Lease> = Api::namespaced(replicas.space.client.clone(), OWN);
+    let holder = |lease: Lease| lease.spec.and_then(|spec| spec.holder_identity);
+    let before = holder(leases.get("mcp-operator").await?);
+    for _ in 0..3 {
+        leases
+            .delete("mcp-operator", &DeleteParams::default())
+            .await?;
+        let again = eventually("the lease is there again", SOON, || async {
+            Ok(leases.get_opt("mcp-operator").await?)
+        })
+        .await?;
+        // Anybody else's would be one of two that write, until the holder next looks.
+        assert_eq!(holder(again), before);
+        replicas.leader_is(leader, 1.0).await;
+    }
+    replicas.cluster.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_namespace_that_does_not_exist_is_named() -> Result<()> {
+    let cluster = Cluster::start(setup::options()).await?;
+    let arguments = [
+        "--leader-elect",
+        "--namespace",
+        "nowhere",
+        "--certificate-folder",
+        "/nowhere",
+    ];
+    let kubeconfig = cluster.kubeconfig_for("lost", &["system:masters"])?;
+    let mut command = setup::binary();
+    command
+        .arg("run")
+        .args(arguments)
+        .arg("--kubeconfig")
+        .arg(kubeconfig);
+    for flag in ["--webhook-address", "--http-address"] {
+        command
+            .arg(flag)
+            .arg(format!("127.0.0.1:{}", setup::free_port()?));
+    }
+    let lost = cluster.start_process("lost", command)?;
+    eventually("the log names the namespace", SOON, || async {
+        let log = std::fs::read_to_string(lost.log())?;
+        ensure!(log.contains("namespaces \"nowhere\" not found"), "{log}");
+        Ok(Some(()))
+    })
+    .await?;
+    cluster.stop().await
+}

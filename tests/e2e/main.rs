@@ -14,6 +14,7 @@ mod chart;
 mod children;
 mod commands;
 mod deletion;
+mod events;
 mod installed;
 mod leader;
 mod many;

@@ -10,6 +10,7 @@ use mcp_operator::api::v1alpha1::Phase;
 use mcp_operator::api::{MCPServer, labels};
 use serde_json::json;
 
+use crate::events;
 use crate::rbac;
 use crate::setup::{self, SOON, Space, USER, condition, refusal};
 
@@ -156,7 +157,14 @@ async fn killed_at_any_time_it_goes_on_where_it_was() -> Result<()> {
     setup::wait_ready(&second)?;
     space.until_gone::<MCPServer>("s0").await;
     for index in 1..19 {
-        space.until_ready(&format!("s{index}")).await;
+        let name = format!("s{index}");
+        space.until_ready(&name).await;
+        let told = events::told(&space, &name).await?;
+        assert_eq!(
+            told,
+            ["Created: Created ConfigMap, Deployment, Service"],
+            "{name}"
+        );
     }
 
     // Another one that comes back finds nothing to do.

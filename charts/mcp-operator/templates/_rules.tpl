@@ -21,7 +21,7 @@
   verbs: [list, watch]
 - apiGroups: [events.k8s.io]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [create]
 {{- end }}
 
 {{/* What it may do with objects of its own, in its own namespace. All of it by name. */}}

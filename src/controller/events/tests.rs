@@ -1,0 +1,220 @@
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::core::Status;
+
+use super::*;
+
+/// A status by its conditions (type, whether true, reason, message).
+fn status(phase: Phase, conditions: &[(&str, bool, &str, &str)]) -> MCPServerStatus {
+    let condition = |(type_, is_true, reason, message): &(&str, bool, &str, &str)| Condition {
+        type_: (*type_).to_owned(),
+        status: if *is_true { "True" } else { "False" }.to_owned(),
+        reason: (*reason).to_owned(),
+        message: (*message).to_owned(),
+        observed_generation: None,
+        last_transition_time: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
+            Timestamp::UNIX_EPOCH,
+        ),
+    };
+    MCPServerStatus {
+        phase: Some(phase),
+        conditions: conditions.iter().map(condition).collect(),
+        ..Default::default()
+    }
+}
+
+fn pods(message: &str) -> MCPServerStatus {
+    let finding = ("DeploymentReady", false, "DeploymentNotReady", message);
+    status(Phase::Pending, &[finding])
+}
+
+fn server(generation: i64) -> MCPServer {
+    let mut server = MCPServer::new("a", Default::default());
+    server.metadata.uid = Some("1-2-3".to_owned());
+    server.metadata.namespace = Some("team".to_owned());
+    server.metadata.generation = Some(generation);
+    server
+}
+
+fn name(news: &News, generation: i64) -> String {
+    let event = news.event(&server(generation), "pod", Timestamp::UNIX_EPOCH);
+    event.metadata.name.unwrap()
+}
+
+const CRASH: &str =
+    "Deployment has 0/1 ready replicas: pod a-1: CrashLoopBackOff: exits with code 1";
+
+#[test]
+#[allow(clippy::too_many_lines, reason = "a table")]
+fn a_change_of_status_is_told_by_what_is_new_in_it() {
+    let starting = || Some(pods("Deployment has 0/1 ready replicas"));
+    let invalid = |message| {
+        let finding = ("ConfigurationValid", false, "ConfigurationInvalid", message);
+        status(Phase::Failed, &[finding])
+    };
+    let conflict = |message| status(Phase::Pending, &[("Ready", false, "NameConflict", message)]);
+    let ready = status(
+        Phase::Ready,
+        &[(
+            "DeploymentReady",
+            true,
+            "DeploymentReady",
+            "Deployment has 1/1 ready replicas",
+        )],
+    );
+    let late = |old: &str| MCPServerStatus {
+        phase: Some(Phase::Failed),
+        ..pods(old)
+    };
+    let table: &[(&str, Option<MCPServerStatus>, MCPServerStatus, &[&str])] = &[
+        (
+            "created",
+            None,
+            starting().unwrap(),
+            &["Created: Created Deployment, Service"],
+        ),
+        (
+            "created after the quota was raised",
+            Some(pods("applying Deployment a: exceeded quota")),
+            starting().unwrap(),
+            &["Created: Created Deployment, Service"],
+        ),
+        (
+            "not created, for want of quota",
+            None,
+            pods("applying Deployment a: exceeded quota"),
+            &[],
+        ),
+        (
+            "invalid",
+            starting(),
+            invalid("one fault"),
+            &["ConfigurationInvalid: one fault"],
+        ),
+        (
+            "as invalid as before",
+            Some(invalid("one fault")),
+            invalid("one fault"),
+            &[],
+        ),
+        (
+            "invalid in another way",
+            Some(invalid("one fault")),
+            invalid("another"),
+            &["ConfigurationInvalid: another"],
+        ),
+        (
+            "in conflict",
+            None,
+            conflict("Service a"),
+            &["NameConflict: Service a"],
+        ),
+        (
+            "in conflict about another child",
+            Some(conflict("Service a")),
+            conflict("Deployment a"),
+            &["NameConflict: Deployment a"],
+        ),
+        (
+            "not ready",
+            starting(),
+            pods(CRASH),
+            &["NotReady: pod a-1: CrashLoopBackOff: exits with code 1"],
+        ),
+        (
+            "not ready, with another count and another pod first",
+            Some(pods(CRASH)),
+            pods("Deployment has 1/2 ready replicas: pod a-2: CrashLoopBackOff: exits with code 1"),
+            &[],
+        ),
+        (
+            "not ready for another reason",
+            Some(pods(CRASH)),
+            pods("Deployment has 0/1 ready replicas: pod a-2: ImagePullBackOff: x"),
+            &["NotReady: pod a-2: ImagePullBackOff: x"],
+        ),
+        ("ready", Some(pods(CRASH)), ready, &[]),
+        (
+            "no progress, and no pod says why",
+            starting(),
+            late("Deployment has 0/1 ready replicas"),
+            &[
+                "NotReady: The Deployment made no progress within its deadline; see the conditions of its status",
+            ],
+        ),
+        (
+            "no progress, and a pod has said why",
+            Some(pods(CRASH)),
+            late(CRASH),
+            &[],
+        ),
+    ];
+    for (what, old, new, expected) in table {
+        let news = of_change(old.as_ref(), new, &["Deployment", "Service"]);
+        let told: Vec<_> = news
+            .iter()
+            .map(|news| format!("{}: {}", news.reason, news.note))
+            .collect();
+        assert_eq!(told, *expected, "{what}");
+    }
+    let terminating = of_change(None, &starting().unwrap(), &[]);
+    assert_eq!(
+        terminating,
+        [],
+        "a server that is on its way out makes nothing"
+    );
+}
+
+#[test]
+fn one_cause_has_one_name_whoever_tells_it() {
+    let trouble = |why: &str| {
+        let new = pods(&format!("Deployment has 0/1 ready replicas: {why}"));
+        of_change(Some(&pods("Deployment has 0/1 ready replicas")), &new, &[]).remove(0)
+    };
+    let crash = trouble("pod a-1: CrashLoopBackOff: exits with code 1");
+    let same = trouble("pod a-2: CrashLoopBackOff: exits with code 2");
+    let other = trouble("pod a-1: Unschedulable: 0/1 nodes are available");
+    assert_eq!(
+        name(&crash, 1),
+        name(&same, 1),
+        "after a moment of being well"
+    );
+    assert_ne!(name(&crash, 1), name(&crash, 2), "after another spec");
+    assert_ne!(name(&crash, 1), name(&other, 1), "another cause");
+    assert_eq!(
+        name(&deleted(0), 1),
+        name(&deleted(3), 2),
+        "deleted is deleted"
+    );
+    assert!(name(&crash, 1).starts_with("a."), "found beside its server");
+}
+
+#[test]
+fn a_failure_is_told_once_and_not_beside_the_status() {
+    let error = |code: u16, message: &str| {
+        let status = Status::failure(message, "").with_code(code).boxed();
+        Error::api("applying Deployment a")(kube::Error::Api(status))
+    };
+    let table = [
+        ("at first, as it may pass", error(503, "away"), 1, false),
+        ("when it does not", error(503, "away"), 3, true),
+        ("and never again", error(503, "away"), 4, false),
+        ("missing rights", error(403, "no rights"), 1, true),
+        ("and half an hour later", error(403, "no rights"), 2, false),
+        ("and an hour later", error(403, "no rights"), 3, false),
+        ("what was refused", error(422, "wrong"), 1, true),
+    ];
+    for (what, error, failures, expected) in table {
+        assert_eq!(
+            of_failure(&error, failures, None).is_some(),
+            expected,
+            "{what}"
+        );
+    }
+    let refused = error(422, "wrong");
+    let text = format!("spec.port: Invalid; {refused}");
+    let told = status(
+        Phase::Failed,
+        &[("ConfigurationValid", false, "ConfigurationInvalid", &text)],
+    );
+    assert_eq!(of_failure(&refused, 1, Some(&told)), None);
+}
