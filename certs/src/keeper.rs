@@ -19,6 +19,10 @@ use crate::registration::{Kind, Registered, missing, registered, trust};
 use crate::secret;
 use crate::serving::Serving;
 
+/// Changes are looked at after so long, and again after twice as long, up to a second: with somebody who
+/// keeps setting another caBundle there is no race at the speed of the API server.
+const LEAST_REST: Duration = Duration::from_millis(50);
+const MOST_REST: Duration = Duration::from_secs(1);
 /// A failed look is repeated after this long.
 const RETRY: Duration = Duration::from_secs(1);
 /// An API server that is silent for so long is away; the certificate must be renewed all the same.
@@ -133,6 +137,7 @@ impl Keeper {
     pub async fn run(mut self) {
         let mut changes = Box::pin(self.changes().ready_chunks(CHANGES));
         let mut failure = None;
+        let mut rest = LEAST_REST;
         loop {
             let pause = match self.look().await {
                 Ok(due) => {
@@ -149,8 +154,11 @@ impl Keeper {
                 }
             };
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                _ = changes.next() => {}
+                () = tokio::time::sleep(pause) => rest = LEAST_REST,
+                _ = changes.next() => {
+                    tokio::time::sleep(rest.min(pause)).await;
+                    rest = (rest * 2).min(MOST_REST);
+                }
             }
         }
     }
@@ -160,14 +168,13 @@ impl Keeper {
         let named =
             |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
         let secrets = Api::<Secret>::namespaced(self.client.clone(), &self.settings.namespace);
-        let secrets = watcher(secrets, named(&self.settings.secret))
-            .default_backoff()
-            .map(|_| ());
+        let secrets = watcher(secrets, named(&self.settings.secret)).default_backoff();
+        let secrets = secrets.map(|change| log("the CA's Secret", change));
         let configurations = Kind::ALL.map(|kind| {
             let config = named(&self.settings.configuration);
-            watcher(kind.api(self.client.clone()), config)
-                .default_backoff()
-                .map(|_| ())
+            let watched = watcher(kind.api(self.client.clone()), config).default_backoff();
+            watched
+                .map(|change| log("the webhook configuration", change))
                 .boxed()
         });
         futures::stream::select(secrets, futures::stream::select_all(configurations))
@@ -432,4 +439,11 @@ fn random() -> Result<String, rustls::Error> {
         .fill(&mut bytes)
         .map_err(|_| rustls::Error::FailedToGetRandomBytes)?;
     Ok(format!("{:016x}", u64::from_be_bytes(bytes)))
+}
+
+/// Without its watches the keeper looks once a minute only, which somebody should know.
+fn log<T>(what: &str, change: Result<T, watcher::Error>) {
+    if let Err(error) = change {
+        tracing::warn!("watching {what}: {error}; trying again");
+    }
 }

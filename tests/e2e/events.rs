@@ -1,7 +1,7 @@
 //! Events: every cause is told, and told once, whoever leads and however often it comes back.
 
 use anyhow::{Result, bail};
-use cluster::{Cluster, eventually};
+use cluster::eventually;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::jiff::Timestamp;
@@ -51,7 +51,7 @@ fn service() -> Result<Service> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_cause_is_told_once() -> Result<()> {
-    let cluster = Cluster::start(setup::options()).await?;
+    let cluster = setup::start().await?;
     let first = setup::spawn_operator(&cluster, "operator-0", &[])?;
     setup::install(&cluster, first.port)?;
     setup::wait_ready(&first)?;
