@@ -9,9 +9,11 @@ mod deletion;
 mod install;
 mod invalid;
 mod kubectl;
+mod real;
 mod samples;
 mod scaling;
 mod screen;
+mod shell;
 mod stage;
 mod valid;
 
@@ -29,6 +31,10 @@ const LIMIT: Duration = Duration::from_mins(1);
 /// What the demo can be told on the command line.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// On a real node: the operator installed by Helm from its image, and MCP servers in containers.
+    /// Needs root on Linux, buildah and Node.js, and says what is missing
+    #[arg(long)]
+    node: bool,
     /// Leave the cluster and the operator running at the end, until Ctrl-C
     #[arg(long)]
     keep: bool,
@@ -36,6 +42,10 @@ pub struct Args {
 
 /// Runs the demo. An error says which step did not show what it should.
 pub async fn run(args: Args) -> Result<()> {
+    if args.node {
+        // It is much larger than all else that runs here.
+        return Box::pin(real::run(args.keep)).await;
+    }
     let mut signals = Signals::new()?;
     let mut screen = Screen::new(9);
     say("The operator at work, on a Kubernetes of its own; no other cluster is touched.");

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use cluster::signals::Signals;
-use cluster::{Cluster, NodeKind, Options, demo, node, server_everything, tools};
+use cluster::{Cluster, NodeKind, Options, demo, node, operator_image, server_everything, tools};
 
 /// A real Kubernetes control plane on this machine, with a fake node or a real one
 #[derive(Parser)]
@@ -28,7 +28,11 @@ enum Command {
     /// and print its tarball
     Image,
     /// Print the packages of Debian and Ubuntu that a real node needs, and nothing else
-    NodePackages,
+    NodePackages {
+        /// Also the one that builds the operator's image for `demo --node`
+        #[arg(long)]
+        demo: bool,
+    },
     /// Show the operator at work
     Demo(demo::Args),
 }
@@ -79,8 +83,12 @@ async fn run(command: Command) -> Result<()> {
             println!("{}", server_everything::image().await?.display());
             Ok(())
         }
-        Command::NodePackages => {
-            println!("{}", node::PACKAGES.join(" "));
+        Command::NodePackages { demo } => {
+            let mut packages = node::PACKAGES.to_vec();
+            if demo {
+                packages.push(operator_image::BUILDER.1);
+            }
+            println!("{}", packages.join(" "));
             Ok(())
         }
         Command::Demo(args) => demo::run(args).await,

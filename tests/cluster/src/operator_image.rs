@@ -3,11 +3,15 @@
 //! The stage before it, which compiles, needs base images; a folder with the program built here takes its
 //! place.
 
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 
 use crate::cargo::{self, Kind};
 use crate::process::{Family, tail};
@@ -18,6 +22,12 @@ pub const NAME: &str = concat!(
     env!("CARGO_PKG_VERSION")
 );
 
+/// The program that builds it, and its package of Debian and Ubuntu.
+pub const BUILDER: (&str, &str) = ("buildah", "buildah");
+
+/// The section of the program with the list of what it was built from, as cargo-auditable writes it.
+const DEPENDENCIES: &[u8] = b".dep-v0\0";
+
 /// An image in a file.
 #[derive(Debug)]
 pub struct OperatorImage {
@@ -25,6 +35,10 @@ pub struct OperatorImage {
     pub tarball: PathBuf,
     /// Bytes of the program, which is all there is in it.
     pub size: u64,
+    /// Bytes of the tarball when it is packed with gzip, as a registry keeps it.
+    pub packed: u64,
+    /// Whether the program carries the list of what it was built from; see [`Kind::Static`].
+    pub auditable: bool,
 }
 
 /// Builds the operator and packs it. The tarball is in `folder`. Fails with what to do if there is no buildah.
@@ -32,9 +46,11 @@ pub async fn build(folder: &Path) -> Result<OperatorImage> {
     check_buildah().await?;
     let programs = cargo::build("mcp-operator", Kind::Static).await?;
     let program = programs.first().context("cargo built nothing")?;
-    let size = std::fs::metadata(program)
-        .with_context(|| format!("looking at {}", program.display()))?
-        .len();
+    let content =
+        std::fs::read(program).with_context(|| format!("reading {}", program.display()))?;
+    let size = content.len() as u64;
+    let mut windows = content.windows(DEPENDENCIES.len());
+    let auditable = windows.any(|window| window == DEPENDENCIES);
     let tarball = folder.join("mcp-operator.tar");
     let scratch = tempfile::Builder::new()
         .prefix("mcp-image-")
@@ -65,7 +81,38 @@ pub async fn build(folder: &Path) -> Result<OperatorImage> {
         .arg(format!("docker-archive:{}:{NAME}", tarball.display()));
     run(&family, "buildah push", push, &scratch.join("push.log")).await?;
     family.end()?;
-    Ok(OperatorImage { tarball, size })
+    let file = tarball.clone();
+    let packed = tokio::task::spawn_blocking(move || packed(&file))
+        .await
+        .context("packing")?
+        .with_context(|| format!("packing {}", tarball.display()))?;
+    Ok(OperatorImage {
+        tarball,
+        size,
+        packed,
+        auditable,
+    })
+}
+
+/// How many bytes a file has when it is packed with gzip.
+fn packed(file: &Path) -> std::io::Result<u64> {
+    let mut packer = GzEncoder::new(Counter(0), Compression::default());
+    std::io::copy(&mut File::open(file)?, &mut packer)?;
+    Ok(packer.finish()?.0)
+}
+
+/// Counts what is written to it.
+struct Counter(u64);
+
+impl Write for Counter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 fn buildah(scratch: &Path) -> Command {

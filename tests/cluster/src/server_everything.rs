@@ -56,6 +56,11 @@ pub async fn image() -> Result<PathBuf> {
     Ok(tarball)
 }
 
+/// Fails with what to do if there is no Node.js that [`image`] can use.
+pub(crate) async fn check() -> Result<()> {
+    Node::find().await.map(drop)
+}
+
 /// This machine's Node.js.
 struct Node {
     program: PathBuf,
@@ -77,6 +82,10 @@ impl Node {
             .trim()
             .split_once('\n')
             .with_context(|| format!("node said {told:?}"))?;
+        ensure!(
+            new_enough(version),
+            "{WHAT_TO_DO} (found: {version} at {program})"
+        );
         let libraries = output("ldd", &[program])
             .await
             .context("looking for the libraries of node")?;
@@ -86,6 +95,12 @@ impl Node {
             libraries: libraries_in(&libraries)?,
         })
     }
+}
+
+/// Whether a version, as in `v20.1.0`, is one that runs the server.
+fn new_enough(version: &str) -> bool {
+    let major = version.trim_start_matches('v').split('.').next();
+    major.is_some_and(|major| major.parse::<u32>().is_ok_and(|major| major >= 20))
 }
 
 /// The files in the output of ldd.
@@ -234,6 +249,13 @@ mod tests {
             error.to_string(),
             "node lacks a library: libx.so => not found"
         );
+    }
+
+    #[test]
+    fn an_old_node_is_refused() {
+        for (version, expected) in [("v18.20.4", false), ("v20.0.0", true), ("v9.1.0", false)] {
+            assert_eq!(new_enough(version), expected, "{version}");
+        }
     }
 
     /// npm adds it when asked to, and it would name the machine's own mirror.

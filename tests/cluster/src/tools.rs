@@ -244,6 +244,16 @@ pub async fn build(set: &Set) -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// Fails with what to do if some of the sets are still to be built and cannot be, for want of Go.
+pub(crate) async fn check(sets: &[Set]) -> Result<()> {
+    for set in sets {
+        if !folder().join(key(set).await?).is_dir() {
+            check_go(&Path::new(SOURCES).join(set.module)).await?;
+        }
+    }
+    Ok(())
+}
+
 /// The folder of all built tools.
 pub(crate) fn folder() -> PathBuf {
     if let Some(folder) = std::env::var_os(FOLDER_VARIABLE) {

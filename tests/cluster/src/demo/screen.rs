@@ -79,6 +79,17 @@ pub(super) fn note(text: impl Display) {
     }
 }
 
+/// Of many lines that say the same of many things, a few.
+pub(super) fn note_some(text: &str) {
+    const SHOWN: usize = 3;
+    let lines: Vec<_> = text.lines().collect();
+    if lines.len() <= 3 * SHOWN {
+        return note(text);
+    }
+    lines[..SHOWN].iter().for_each(note);
+    note(format!("… ({} more lines)", lines.len() - SHOWN));
+}
+
 /// A command, as a user would type it.
 pub(super) fn command(line: &str) {
     note(bold(&format!("$ {line}")));

@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::LIMIT;
-use super::kubectl::typed;
 use super::screen::{command, note, say};
+use super::shell::typed;
 use crate::process::{Process, tail};
 use crate::{Cluster, eventually};
 

@@ -36,6 +36,12 @@ pub const NODE: &str = "node";
 /// The image of the container that holds a pod's namespaces: a program that does nothing.
 pub const PAUSE_IMAGE: &str = "mcp.example.com/pause:1";
 
+/// Fails with everything that this machine lacks for a real node and how to get it; also programs,
+/// each with its package, that are wanted for something else.
+pub(crate) fn check(also: &[(&str, &'static str)]) -> Result<()> {
+    preflight::check(also).map(drop)
+}
+
 /// What a node needs before it can be started.
 #[derive(Clone, Debug)]
 pub(crate) struct Prepared {
@@ -54,7 +60,7 @@ pub(crate) struct Node {
 impl Prepared {
     /// Fails with what this machine lacks, before anything is built.
     pub(crate) fn check() -> Result<Machine> {
-        preflight::check()
+        preflight::check(&[])
     }
 
     /// Builds the programs if that has not been done yet.
@@ -68,6 +74,11 @@ impl Node {
     /// A family for the processes of a cluster with a node, which clears away what those leave.
     pub(crate) fn family(folder: &Path) -> Result<Family> {
         Family::with_node(folder, &Room::name_of(folder)?)
+    }
+
+    /// The name of the network interface and of the cgroups of a cluster with a node.
+    pub(crate) fn name(folder: &Path) -> Result<String> {
+        Room::name_of(folder)
     }
 
     /// Makes the namespaces, and starts containerd in them. The family must be

@@ -47,8 +47,9 @@ pub(crate) struct Machine {
     pub(crate) unified: bool,
 }
 
-/// Fails with everything that is missing and how to get it.
-pub(crate) fn check() -> Result<Machine> {
+/// Fails with everything that is missing and how to get it. `also` are further programs that are
+/// wanted, each with its package.
+pub(crate) fn check(also: &[(&str, &'static str)]) -> Result<Machine> {
     if !cfg!(target_os = "linux") {
         bail!(
             "a real node needs Linux, and this is {}",
@@ -68,6 +69,7 @@ pub(crate) fn check() -> Result<Machine> {
     });
     let mut lacking: Vec<(String, &str)> = PROGRAMS
         .iter()
+        .chain(also)
         .filter(|(program, _)| find(program).is_none())
         .map(|(program, package)| (format!("the program {program}"), *package))
         .collect();

@@ -40,9 +40,13 @@ struct App {
 
 /// Serves until `stop` is done, then for `linger` and until no call is in flight; `/ready` says 503
 /// meanwhile.
+///
+/// Without `sessions` each request stands for itself, so that any replica answers any of them. A client of
+/// MCP's newest version has no sessions anyway.
 pub async fn serve(
     listener: TcpListener,
     tools: Tools,
+    sessions: bool,
     stop: impl Future<Output = ()>,
     linger: Duration,
 ) {
@@ -52,6 +56,7 @@ pub async fn serve(
     // machine of the one who reads them.
     let config = StreamableHttpServerConfig::default()
         .disable_allowed_hosts()
+        .with_legacy_session_mode(sessions)
         .with_cancellation_token(streams.clone());
     let calls = tools.calls.clone();
     let app = Arc::new(App {

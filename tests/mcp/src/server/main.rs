@@ -54,7 +54,8 @@ struct Settings {
     config_file: Option<PathBuf>,
 }
 
-/// The values of `spec.transport`. MCP has one transport over HTTP, so two of them are the same.
+/// The values of `spec.transport`. MCP has one transport over HTTP: the two differ in that `http` has no
+/// sessions, as its Service sends a client's requests to any pod.
 #[derive(Clone, Copy, ValueEnum)]
 enum Transport {
     Stdio,
@@ -98,14 +99,15 @@ async fn run(settings: Settings) -> Result<()> {
     let tools = Tools::new(settings.name, settings.pod_name, settings.config_file);
     match settings.transport {
         Transport::Stdio => stdio::serve(tools, stop).await?,
-        Transport::Http | Transport::StreamableHttp => {
+        transport @ (Transport::Http | Transport::StreamableHttp) => {
             let address = SocketAddr::new(settings.address, settings.port);
             let listener = TcpListener::bind(address)
                 .await
                 .with_context(|| format!("listening on {address} (MCP_ADDRESS, MCP_PORT)"))?;
             let bound = listener.local_addr().context("reading the bound address")?;
             tracing::info!("listening on {bound}");
-            http::serve(listener, tools, stop, settings.linger).await;
+            let sessions = matches!(transport, Transport::StreamableHttp);
+            http::serve(listener, tools, sessions, stop, settings.linger).await;
         }
     }
     tracing::info!("ended");

@@ -83,9 +83,8 @@ async fn where_nobody_listens_the_error_names_the_url() {
     assert!(error.contains("refused"), "{error}");
 }
 
-#[tokio::test]
-async fn a_server_is_called_by_names_it_does_not_know_and_at_either_path() {
-    let server = Server::start(&[]).await;
+/// The first request of a client, to the name of a Service.
+async fn initialize(server: &Server, path: &str) -> reqwest::Response {
     let initialize = json!({
         "jsonrpc": "2.0", "id": 1, "method": "initialize",
         "params": {
@@ -94,19 +93,33 @@ async fn a_server_is_called_by_names_it_does_not_know_and_at_either_path() {
             "clientInfo": { "name": "test", "version": "1" },
         },
     });
+    browser()
+        .post(format!("{}{path}", server.endpoint()))
+        .header("host", "weather.demo.svc.cluster.local:8080")
+        .header("accept", "application/json, text/event-stream")
+        .header("content-type", "application/json")
+        .body(initialize.to_string())
+        .send()
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_server_is_called_by_names_it_does_not_know_and_at_either_path() {
+    let server = Server::start(&[]).await;
     for path in ["/", "/mcp"] {
-        let answer = browser()
-            .post(format!("{}{path}", server.endpoint()))
-            .header("host", "weather.demo.svc.cluster.local:8080")
-            .header("accept", "application/json, text/event-stream")
-            .header("content-type", "application/json")
-            .body(initialize.to_string())
-            .send()
-            .await
-            .unwrap();
+        let answer = initialize(&server, path).await;
         assert_eq!(answer.status(), 200, "{path}");
         assert!(answer.headers().contains_key("mcp-session-id"), "{path}");
     }
+}
+
+#[tokio::test]
+async fn the_transport_http_has_no_sessions() {
+    let server = Server::start(&[("MCP_TRANSPORT", "http")]).await;
+    let answer = initialize(&server, "/mcp").await;
+    assert_eq!(answer.status(), 200);
+    assert!(!answer.headers().contains_key("mcp-session-id"));
 }
 
 #[tokio::test]
