@@ -65,6 +65,11 @@ impl App {
         }
     }
 
+    /// Whether callers are to go elsewhere.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
+    }
+
     /// From now on `/readyz` says no.
     pub(crate) fn leave(&self) {
         self.leaving.store(true, Ordering::Relaxed);
@@ -123,7 +128,7 @@ impl App {
     }
 
     fn readiness(&self) -> Response<Bytes> {
-        let ready = if self.leaving.load(Ordering::Relaxed) {
+        let ready = if self.is_leaving() {
             Err("shutting down".to_owned())
         } else {
             catch_unwind(AssertUnwindSafe(&self.ready))

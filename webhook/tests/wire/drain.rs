@@ -24,9 +24,12 @@ async fn what_is_in_flight_is_answered_and_what_comes_while_not_ready_too() {
     let mut h1 = server.http1().await;
     let h2 = server.http2().await;
     let mut idle = server.http1().await;
-    http1_answer(&mut idle, post("/allow", body("0")))
-        .await
-        .review("0");
+    let mut used = server.http1().await;
+    for client in [&mut idle, &mut used] {
+        http1_answer(client, post("/allow", body("0")))
+            .await
+            .review("0");
+    }
     let h1 = tokio::spawn(async move { http1_answer(&mut h1, post("/gate", body("1"))).await });
     let h2 = tokio::spawn(async move { http2_answer(&h2, post("/gate", body("2"))).await });
     gate.holds(2).await;
@@ -47,10 +50,21 @@ async fn what_is_in_flight_is_answered_and_what_comes_while_not_ready_too() {
     http1_answer(&mut client, post("/allow", body("3")))
         .await
         .review("3");
-    http1_answer(&mut idle, post("/allow", body("4")))
+    http1_answer(&mut used, post("/allow", body("4")))
         .await
         .review("4");
-    assert_eq!(http1_answer(&mut client, get("/healthz")).await.code, 200);
+    let mut another = dialer.http1().await.unwrap();
+    assert_eq!(http1_answer(&mut another, get("/healthz")).await.code, 200);
+    // Each answer was the last one of its connection: nobody sends a request into one that is closed later.
+    for client in [&client, &used, &another] {
+        let gone = async {
+            while !client.is_closed() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(1), gone).await.unwrap();
+    }
+    assert!(!idle.is_closed(), "it has been sent nothing");
 
     // Then no new connections, and idle ones are closed.
     let closed = async {
