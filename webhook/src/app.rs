@@ -70,6 +70,10 @@ impl App {
         self.leaving.store(true, Ordering::Relaxed);
     }
 
+    pub(crate) fn leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
+    }
+
     /// Answers one request, whatever it is.
     pub(crate) async fn answer(&self, request: hyper::Request<Incoming>) -> Response<Bytes> {
         let deadline = Instant::now() + self.limits.request_time;
@@ -123,7 +127,7 @@ impl App {
     }
 
     fn readiness(&self) -> Response<Bytes> {
-        let ready = if self.leaving.load(Ordering::Relaxed) {
+        let ready = if self.leaving() {
             Err("shutting down".to_owned())
         } else {
             catch_unwind(AssertUnwindSafe(&self.ready))

@@ -11,6 +11,7 @@ use std::task::Poll;
 
 use http_body_util::Full;
 use hyper::body::Bytes;
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -68,7 +69,13 @@ pub(crate) async fn serve(
         let in_flight = InFlight::begin(&counted, &app.in_flight);
         let app = Arc::clone(&app);
         async move {
-            let response = app.answer(request).await;
+            let mut response = app.answer(request).await;
+            // So that the peer keeps nothing that will be closed under its next request. HTTP/2 has GOAWAY
+            // for that, and no such header.
+            if !h2 && app.leaving() {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(CONNECTION, close);
+            }
             let body = |bytes| Full::new(Bytes::from_owner(Sending::new(bytes, in_flight)));
             Ok::<_, Infallible>(response.map(body))
         }

@@ -23,10 +23,12 @@ async fn what_is_in_flight_is_answered_and_what_comes_while_not_ready_too() {
     let dialer = server.dialer();
     let mut h1 = server.http1().await;
     let h2 = server.http2().await;
-    let mut idle = server.http1().await;
-    http1_answer(&mut idle, post("/allow", body("0")))
-        .await
-        .review("0");
+    let (mut idle, mut used) = (server.http1().await, server.http1().await);
+    for client in [&mut idle, &mut used] {
+        let answer = http1_answer(client, post("/allow", body("0"))).await;
+        assert!(!answer.headers.contains_key("connection"));
+        answer.review("0");
+    }
     let h1 = tokio::spawn(async move { http1_answer(&mut h1, post("/gate", body("1"))).await });
     let h2 = tokio::spawn(async move { http2_answer(&h2, post("/gate", body("2"))).await });
     gate.holds(2).await;
@@ -43,13 +45,14 @@ async fn what_is_in_flight_is_answered_and_what_comes_while_not_ready_too() {
         }
     };
     assert_eq!(timeout(PATIENCE, not_ready).await.unwrap(), "shutting down");
+    let mut fresh = dialer.http1().await.unwrap();
+    for (client, uid) in [(&mut fresh, "3"), (&mut used, "4")] {
+        let answer = http1_answer(client, post("/allow", body(uid))).await;
+        // Nobody is to send a request into a connection that closes when the listener does.
+        assert_eq!(answer.headers["connection"], "close");
+        answer.review(uid);
+    }
     let mut client = dialer.http1().await.unwrap();
-    http1_answer(&mut client, post("/allow", body("3")))
-        .await
-        .review("3");
-    http1_answer(&mut idle, post("/allow", body("4")))
-        .await
-        .review("4");
     assert_eq!(http1_answer(&mut client, get("/healthz")).await.code, 200);
 
     // Then no new connections, and idle ones are closed.
