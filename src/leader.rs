@@ -262,7 +262,11 @@ impl Candidate {
         let released = timeout(self.settings.pause(), replace(&self.api, &lease)).await;
         match released {
             Ok(Ok(_)) => tracing::info!(lease = self.settings.lease, "the lease was given back"),
-            Ok(Err(error)) => self.warn("giving back", &error),
+            // As when it is uninstalled: the right to do so may go first.
+            Ok(Err(error)) => tracing::warn!(
+                lease = self.settings.lease,
+                "the lease was not given back, the next leader waits for its end: {error}"
+            ),
             Err(_) => tracing::warn!(
                 lease = self.settings.lease,
                 "the lease was not given back in time"

@@ -80,8 +80,8 @@ impl Server {
     }
 
     /// Serves until `shutdown` is done, and then drains: not ready for [`Limits::drain`] while
-    /// everything is still served, then no new connections and at most [`Limits::drain_limit`] for
-    /// what is in flight.
+    /// everything is still served, over HTTP/1 once more a connection, then no new connections and at
+    /// most [`Limits::drain_limit`] for what is in flight.
     ///
     /// # Errors
     /// [`Error::Cut`] when that was not enough. Nothing that happens on the wire is an error.

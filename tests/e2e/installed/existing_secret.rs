@@ -57,16 +57,22 @@ async fn what_the_secret_holds_is_served() -> Result<()> {
     installed.refuses_and_accepts().await?;
 
     let replicas = installed.replicas();
-    let mut load = Load::start(&installed).await?;
+    let mut load = Load::start(&installed, 2).await?;
     load.watch_certificates(&installed)?;
     let other = issue(&authority)?;
     put(&other).await?;
+    eventually("every replica serves what was changed", SOON, || async {
+        ensure!(
+            load.certificates() == 2,
+            "{} certificates",
+            load.certificates()
+        );
+        Ok(Some(()))
+    })
+    .await?;
     for port in installed.webhook_ports()? {
-        eventually("the changed Secret is served", SOON, || async {
-            let served = tokio::task::spawn_blocking(move || wire::served(port)).await??;
-            Ok((served.as_ref() == other.certificate).then_some(()))
-        })
-        .await?;
+        let served = tokio::task::spawn_blocking(move || wire::served(port)).await??;
+        ensure!(served.as_ref() == other.certificate, "another one");
     }
     load.end("existing-secret").await?;
     installed.are_the_same(&replicas)?;

@@ -7,7 +7,7 @@ use cluster::eventually;
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
-use mcp_operator::api::{MCPServer, labels};
+use mcp_operator::api::MCPServer;
 use serde_json::json;
 
 use super::container;
@@ -46,7 +46,7 @@ async fn upgrade_uninstall_and_install_again() -> Result<()> {
 
     // Another replica each, while users ask; none of them notices.
     let before = installed.replicas();
-    let load = Load::start(&installed).await?;
+    let load = Load::start(&installed, 4).await?;
     installed
         .upgrade(&json!({"log": {"level": "debug"}, "podLabels": {"team": "platform"}}))
         .await?;
@@ -87,6 +87,14 @@ async fn upgrade_uninstall_and_install_again() -> Result<()> {
     installed.leader().await?;
     installed.requests().await?;
 
+    let doomed = json!({
+        "apiVersion": "mcp.example.com/v1alpha1", "kind": "MCPServer",
+        "metadata": {"name": "doomed", "namespace": "default"}, "spec": {"image": "example.com/a:1"},
+    });
+    let apply = ["apply", "-f", "-"];
+    let (done, said) = installed.kubectl(&apply, &doomed.to_string()).await?;
+    ensure!(done, "{said}");
+    installed.is_ready("doomed").await?;
     installed.uninstall().await?;
     ended_well(&installed)?;
     let (_, left) = installed
@@ -131,18 +139,10 @@ async fn upgrade_uninstall_and_install_again() -> Result<()> {
     ensure!(crate::setup::is_ready(&kept), "{:?}", kept.status);
     let running = deployments.get("updated").await?;
     ensure!(running.metadata.uid == made.metadata.uid, "{running:?}");
-    let doomed = json!({
-        "apiVersion": "mcp.example.com/v1alpha1", "kind": "MCPServer",
-        "metadata": {"name": "doomed", "namespace": "default", "finalizers": [labels::FINALIZER]},
-        "spec": {"image": "example.com/a:1"},
-    });
-    let (done, said) = installed
-        .kubectl(&["apply", "-f", "-"], &doomed.to_string())
-        .await?;
-    ensure!(done, "no webhook is in the way: {said}");
     servers.delete("doomed", &DeleteParams::default()).await?;
     let stays = servers.get("doomed").await?;
     ensure!(stays.metadata.deletion_timestamp.is_some(), "{stays:?}");
+    deployments.get("doomed").await?;
     let image = json!({"spec": {"image": "example.com/a:3"}});
     servers
         .patch("updated", &PatchParams::default(), &Patch::Merge(image))
@@ -151,6 +151,8 @@ async fn upgrade_uninstall_and_install_again() -> Result<()> {
     installed.install(&json!({})).await?;
     eventually("what was deleted meanwhile is gone", SOON, || async {
         let left = servers.get_opt("doomed").await?;
+        ensure!(left.is_none(), "{left:?}");
+        let left = deployments.get_opt("doomed").await?;
         ensure!(left.is_none(), "{left:?}");
         Ok(Some(()))
     })

@@ -15,11 +15,9 @@ use tokio::task::JoinSet;
 use super::release::{HOST, Installed, bundles};
 use crate::wire;
 
-/// Connections of users.
-const USERS: u32 = 8;
 /// An API server's knowledge of the caBundle may be as old as this.
 const LAG: Duration = Duration::from_secs(2);
-const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// What has been seen so far.
 #[derive(Default)]
@@ -45,11 +43,11 @@ pub struct Load {
 }
 
 impl Load {
-    /// Users begin to create one MCPServer and to change another one, `updated` in namespace `default`, which
+    /// So many users, each with a connection of its own, begin to create one MCPServer and to change another one, `updated` in namespace `default`, which
     /// has to be there; all in dry runs.
-    pub async fn start(installed: &Installed) -> Result<Self> {
+    pub async fn start(installed: &Installed, users: u32) -> Result<Self> {
         let (seen, mut work) = (Arc::<Seen>::default(), JoinSet::new());
-        for index in 0..USERS {
+        for index in 0..users {
             let client = installed.cluster.new_client().await?;
             work.spawn(ask(client, index, seen.clone()));
         }

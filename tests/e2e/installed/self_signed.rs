@@ -29,7 +29,7 @@ async fn refuses_at_once_and_renews_under_load() -> Result<()> {
     ensure!(replicas.len() == 2, "{replicas:?}");
     installed.leader().await?;
 
-    let mut load = Load::start(&installed).await?;
+    let mut load = Load::start(&installed, 2).await?;
     load.watch_certificates(&installed)?;
     eventually("CA and certificates are renewed", LIMIT, || async {
         let (authorities, certificates) = (load.authorities(), load.certificates());
