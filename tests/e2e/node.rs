@@ -151,8 +151,8 @@ async fn client(client: Client, number: usize, tally: Arc<Tally>) -> Result<()> 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn restarts_under_load_lose_no_request_and_a_killed_leader_is_followed() -> Result<()> {
-    if left_out("restarts_under_load_lose_no_request_and_a_killed_leader_is_followed") {
+async fn restarts_under_load_lose_no_request_and_a_lost_leader_is_followed() -> Result<()> {
+    if left_out("restarts_under_load_lose_no_request_and_a_lost_leader_is_followed") {
         return Ok(());
     }
     let cluster = installed().await?;
@@ -199,13 +199,13 @@ async fn restarts_under_load_lose_no_request_and_a_killed_leader_is_followed() -
         "{failed} of {made} requests failed: {failures:#?}"
     );
 
-    let handover = kill_the_leader(&cluster).await?;
-    println!("handover from a leader that was killed, lease of 15 s: {handover:.1?}");
+    let handover = lose_the_leader(&cluster).await?;
+    println!("handover from a leader whose pod was deleted by force: {handover:.1?}");
     cluster.stop().await
 }
 
-/// Kills the leader's pod without a warning; how long it takes until another one leads.
-async fn kill_the_leader(cluster: &Cluster) -> Result<Duration> {
+/// Deletes the leader's pod by force; how long it takes until another one leads.
+async fn lose_the_leader(cluster: &Cluster) -> Result<Duration> {
     let client = cluster.new_client().await?;
     let leases = Api::<Lease>::namespaced(client.clone(), OWN);
     let holder = || async {

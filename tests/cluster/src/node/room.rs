@@ -61,6 +61,10 @@ for folder in lib log; do
 done
 ip link set lo up
 echo 1 > /proc/sys/net/ipv4/ip_forward
+# At the end, connections into pods that went first are left without an answer, and each keeps the network
+# alive until the kernel gives up on it: after minutes, by default.
+echo 1 > /proc/sys/net/ipv4/tcp_orphan_retries
+echo 1 > /proc/sys/net/ipv4/tcp_fin_timeout
 echo "$2"
 exec "$1"
 "#;
