@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, bail, ensure};
 use kube::api::{DynamicObject, PostParams};
-use kube::{Api, Client, CustomResourceExt, ResourceExt};
+use kube::{Api, Client, CustomResourceExt};
 use serde_json::{Value, json};
 
 use crate::api::{MCPServer, labels};
@@ -26,9 +26,7 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<()> {
     let good = dry_run(&api, json!({"image": "example.com/server:1.0.0"})).await;
     let good = good.context("a valid MCPServer was refused; is the operator ready?")?;
     ensure!(
-        good.finalizers()
-            .iter()
-            .any(|name| name == labels::FINALIZER),
+        labels::has_finalizer(&good),
         "a valid MCPServer was accepted without the finalizer {}: the mutating webhook was not asked; look at its \
          namespaceSelector",
         labels::FINALIZER

@@ -1,7 +1,7 @@
 //! What is counted, for `/metrics`. Labels take few values each, whatever users do.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, SystemTime};
 
 use certs::Serving;
@@ -17,7 +17,7 @@ use webhook::{Operation, Verdict};
 
 use crate::api::MCPServer;
 use crate::api::v1alpha1::Phase;
-use crate::controller::cache::Cache;
+use crate::controller::cache::{Cache, lock};
 use crate::controller::error::{Class, Error};
 
 /// Begins every name.
@@ -273,10 +273,6 @@ fn seconds(time: SystemTime) -> i64 {
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -28,8 +28,8 @@ pub const PORT: &str = "mcp";
 pub const CONTAINER: &str = "mcp-server";
 
 /// Whether an object is kept by our finalizer.
-pub fn has_finalizer(server: &MCPServer) -> bool {
-    server
+pub fn has_finalizer(object: &impl ResourceExt) -> bool {
+    object
         .finalizers()
         .iter()
         .any(|finalizer| finalizer == FINALIZER)

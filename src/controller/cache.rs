@@ -237,7 +237,7 @@ fn version<K: Resource>(object: &K) -> u64 {
 }
 
 /// The maps behind these locks are whole at every moment; a panic elsewhere does not spoil them.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -3,13 +3,12 @@
 //! Needs root on Linux and packages, so it is run where the environment variable `MCP_OPERATOR_NODE` is 1 only.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use cluster::{Cluster, NodeKind, Options, eventually, operator_image};
+use cluster::{Cluster, NodeKind, Options, eventually, node::left_out, operator_image};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
@@ -31,19 +30,6 @@ const UPDATES: usize = 39;
 /// One in so many changes the spec, and so the Deployment; the others a label, which the webhooks are asked about
 /// just the same.
 const SPEC: usize = 10;
-
-/// Whether the test is left out, which is told past the test harness, as that keeps back what a passed
-/// test says.
-fn left_out(test: &str) -> bool {
-    if std::env::var("MCP_OPERATOR_NODE").as_deref() == Ok("1") {
-        return false;
-    }
-    let line = format!("{test}: LEFT OUT, as it needs a real node; set MCP_OPERATOR_NODE=1\n");
-    std::io::stderr()
-        .write_all(line.as_bytes())
-        .expect("standard error");
-    true
-}
 
 /// A cluster with one real node, and the operator installed with the chart's own values.
 async fn installed() -> Result<Cluster> {

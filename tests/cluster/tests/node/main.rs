@@ -10,28 +10,16 @@ mod ends;
 mod pods;
 mod trace;
 
-use std::io::Write;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use cluster::{Cluster, NodeKind, Options, eventually, server_everything};
+use cluster::{Cluster, NodeKind, Options, eventually, node::left_out, server_everything};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
 use serde_json::{Value, json};
 
 /// How long anything may take on a busy machine.
 const LIMIT: Duration = Duration::from_mins(2);
-
-/// Whether these tests are left out, which is told past the test harness, as that keeps back what
-/// a passed test says.
-fn left_out(test: &str) -> bool {
-    if std::env::var("MCP_OPERATOR_NODE").as_deref() == Ok("1") {
-        return false;
-    }
-    let line = format!("{test}: LEFT OUT, as it needs a real node; set MCP_OPERATOR_NODE=1\n");
-    std::io::stderr().write_all(line.as_bytes()).unwrap();
-    true
-}
 
 fn options() -> Options {
     Options {
