@@ -169,11 +169,12 @@ pub fn split(certificates: &str) -> Vec<String> {
     let blocks = Pem::iter_from_buffer(certificates.as_bytes()).map_while(Result::ok);
     blocks
         .filter(|block| block.label == "CERTIFICATE")
-        .map(|block| to_pem(&block.contents))
+        .map(|block| to_pem("CERTIFICATE", &block.contents))
         .collect()
 }
 
-pub(crate) fn to_pem(der: &[u8]) -> String {
+/// A PEM block, with lines of 64 characters that end as in Unix.
+pub fn to_pem(label: &str, der: &[u8]) -> String {
     use base64::Engine;
     let text = base64::engine::general_purpose::STANDARD.encode(der);
     let lines: Vec<_> = text
@@ -182,7 +183,7 @@ pub(crate) fn to_pem(der: &[u8]) -> String {
         .map(String::from_utf8_lossy)
         .collect();
     format!(
-        "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+        "-----BEGIN {label}-----\n{}\n-----END {label}-----\n",
         lines.join("\n")
     )
 }
@@ -196,7 +197,7 @@ pub fn holds(certificates: &[u8], certificate: &str) -> bool {
 
 /// When a certificate (DER) is valid.
 pub fn validity_of_der(certificate: &[u8]) -> Result<Validity, Error> {
-    validity(&to_pem(certificate))
+    validity(&to_pem("CERTIFICATE", certificate))
 }
 
 /// When a certificate (PEM) is valid.

@@ -201,7 +201,7 @@ mod tests {
     fn a_leaf_is_no_authority() {
         let leaf = ca().issue(&["a.example".to_owned()], start(), DAY).unwrap();
         assert!(matches!(
-            authority::Authority::parse(&authority::to_pem(&leaf.certificate), ""),
+            authority::Authority::parse(&authority::to_pem("CERTIFICATE", &leaf.certificate), ""),
             Err(authority::Error::NotAnAuthority)
         ));
     }

@@ -200,7 +200,7 @@ mod tests {
         let both = format!("{}{}", other.certificate, ca.certificate);
         let with_rubbish =
             format!("words\n-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n{both}");
-        let itself = to_pem(&leaf.certificate);
+        let itself = to_pem("CERTIFICATE", &leaf.certificate);
         let table = [
             ("its CA", &ca.certificate, "a.example", start(), true),
             ("an address", &ca.certificate, "127.0.0.1", start(), true),

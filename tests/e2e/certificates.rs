@@ -19,6 +19,7 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
+use crate::laggard;
 use crate::setup::{self, OWN, SOON, Space, refusal};
 
 const SECRET: &str = "mcp-operator-webhook-ca";
@@ -27,26 +28,7 @@ const NAME: &str = "mcp-operator";
 const MENDED: Duration = Duration::from_secs(10);
 
 async fn bundles(client: &Client) -> Result<Vec<Vec<u8>>> {
-    let mutating = Api::<MutatingWebhookConfiguration>::all(client.clone())
-        .get(NAME)
-        .await?;
-    let validating = Api::<ValidatingWebhookConfiguration>::all(client.clone())
-        .get(NAME)
-        .await?;
-    let mutating = mutating
-        .webhooks
-        .unwrap_or_default()
-        .into_iter()
-        .map(|webhook| webhook.client_config.ca_bundle);
-    let validating = validating
-        .webhooks
-        .unwrap_or_default()
-        .into_iter()
-        .map(|webhook| webhook.client_config.ca_bundle);
-    Ok(mutating
-        .chain(validating)
-        .map(|bundle| bundle.unwrap_or_default().0)
-        .collect())
+    laggard::bundles(client, NAME).await
 }
 
 /// The CA that is stored, with those that stay trusted.

@@ -16,6 +16,7 @@ mod commands;
 mod deletion;
 mod events;
 mod installed;
+mod laggard;
 mod leader;
 mod many;
 mod metrics;

@@ -11,7 +11,7 @@ use crate::setup::{self, SOON, Space};
 use crate::wire::get_plain;
 
 /// Every name there is, with its labels; the dashboard and the alerts of the chart use these.
-const NAMES: &[(&str, &[&str])] = &[
+pub const NAMES: &[(&str, &[&str])] = &[
     (
         "mcp_operator_admission_duration_seconds_bucket",
         &["le", "webhook"],

@@ -4,8 +4,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use certs::authority::Leaf;
-use k8s_openapi::ByteString;
+use certs::authority::{Leaf, to_pem};
 
 /// A folder as the kubelet mounts a Secret.
 pub struct Mount {
@@ -57,21 +56,8 @@ impl Mount {
 
 /// A certificate and its key, PEM.
 pub fn pair(leaf: &Leaf) -> (String, String) {
-    let pem = |label: &str, der: &[u8]| {
-        let text = serde_json::to_value(ByteString(der.to_vec())).expect("base64");
-        let text = text.as_str().expect("base64");
-        let lines: Vec<_> = text
-            .as_bytes()
-            .chunks(64)
-            .map(String::from_utf8_lossy)
-            .collect();
-        format!(
-            "-----BEGIN {label}-----\n{}\n-----END {label}-----\n",
-            lines.join("\n")
-        )
-    };
     (
-        pem("CERTIFICATE", &leaf.certificate),
-        pem("PRIVATE KEY", &leaf.key),
+        to_pem("CERTIFICATE", &leaf.certificate),
+        to_pem("PRIVATE KEY", &leaf.key),
     )
 }

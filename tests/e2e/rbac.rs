@@ -132,11 +132,7 @@ async fn every_right_is_used_and_none_is_missing() -> Result<()> {
     let missing: Vec<_> = used.difference(&granted).collect();
     assert!(missing.is_empty(), "asked for without a right: {missing:?}");
     let requests = cluster.requests_by(USER).await?;
-    let refused: Vec<_> = requests
-        .iter()
-        .filter(|request| request.code == 403)
-        .collect();
-    assert!(refused.is_empty(), "{refused:?}");
+    setup::assert_none_forbidden(&requests);
     the_hidden_right_is_needed(&cluster, &rules).await?;
     cluster.stop().await
 }
@@ -151,7 +147,7 @@ async fn live(cluster: &Cluster) -> Result<()> {
     space.until_ready("a").await;
 
     // A replica number by hand, through the webhook.
-    let (scaled, _, said) = cluster_kubectl(
+    let scaled = kubectl(
         cluster,
         &[
             "-n",
@@ -160,8 +156,9 @@ async fn live(cluster: &Cluster) -> Result<()> {
             "mcpserver/a",
             "--replicas=2",
         ],
+        "",
     )?;
-    ensure!(scaled, "{said}");
+    ensure!(scaled.status.success(), "{scaled:?}");
     space.until_ready("a").await;
 
     // What an apply cannot mend: a field of somebody else's in the place of ours.
@@ -249,17 +246,6 @@ async fn live(cluster: &Cluster) -> Result<()> {
     let label = json!({"metadata": {"labels": {"a": "b"}}});
     leases.patch("mcp-operator", &merge, &by(label)).await?;
     Ok(())
-}
-
-/// Runs kubectl as admin of this cluster: success, standard output, standard error.
-fn cluster_kubectl(cluster: &Cluster, arguments: &[&str]) -> Result<(bool, String, String)> {
-    let output = kubectl(cluster, arguments, "")?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Ok((
-        output.status.success(),
-        text(&output.stdout),
-        text(&output.stderr),
-    ))
 }
 
 /// With all rights but one, nothing that has an MCPServer as owner can be made.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use cluster::process::Process;
-use cluster::{Cluster, Options, eventually, shared_with};
+use cluster::{AuditEntry, Cluster, Options, eventually, shared_with};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{DynamicObject, ListParams, Patch, PatchParams, PostParams};
@@ -138,6 +138,15 @@ pub async fn start() -> Result<Cluster> {
     let cluster = Cluster::start(options()).await?;
     grant(&cluster, &rbac::rules(&[]).await?)?;
     Ok(cluster)
+}
+
+/// Nothing that was asked for lacked a right.
+pub fn assert_none_forbidden(requests: &[AuditEntry]) {
+    let forbidden: Vec<_> = requests
+        .iter()
+        .filter(|request| request.code == 403)
+        .collect();
+    assert!(forbidden.is_empty(), "{forbidden:?}");
 }
 
 /// Makes the operator's namespace and gives it these rights.

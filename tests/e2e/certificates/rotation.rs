@@ -16,8 +16,8 @@ use mcp_operator::api::MCPServer;
 use serde_json::json;
 
 use super::{NAME, bundles, rights};
+use crate::laggard::Laggard;
 use crate::setup::{self, Space};
-use crate::wire;
 
 /// A CA is replaced after 16 s, a certificate after 5.3 s.
 const LIVES: [&str; 6] = [
@@ -28,8 +28,6 @@ const LIVES: [&str; 6] = [
     "--ca-settle",
     "3s",
 ];
-/// As an API server might lag behind; less than the time to settle.
-const LAG: Duration = Duration::from_secs(2);
 const REQUESTS: u32 = 10_000;
 const CLIENTS: usize = 8;
 const AUTHORITIES: usize = 4;
@@ -50,6 +48,11 @@ struct Seen {
 impl Seen {
     fn failed(&self, what: String) {
         self.failures.lock().expect("failures").push(what);
+    }
+
+    fn trusts(&self, authorities: Vec<String>) {
+        let mut trusted = self.authorities.lock().expect("authorities");
+        trusted.extend(authorities);
     }
 
     fn rotated(&self) -> bool {
@@ -168,39 +171,14 @@ async fn no_request_fails_meanwhile() -> Result<()> {
 /// Connects again and again, and verifies as an API server does that is up to date, and as one that is not.
 /// The API server itself keeps its connections.
 async fn probe(port: u16, client: &kube::Client, seen: &Seen) -> Result<()> {
-    let mut history: Vec<(Instant, Vec<Vec<u8>>)> = Vec::new();
+    let mut laggard = Laggard::default();
     while !seen.enough.load(Ordering::Relaxed) {
         let now = bundles(client).await?;
-        history.push((Instant::now(), now.clone()));
-        let leaf = tokio::task::spawn_blocking(move || wire::served(port)).await?;
+        let look = laggard.look(port, "127.0.0.1", now).await?;
         seen.probes.fetch_add(1, Ordering::Relaxed);
-        match leaf {
-            Err(error) => seen.failed(format!("a handshake: {error:#}")),
-            Ok(leaf) => {
-                let old = history.iter().rev().find(|(at, _)| at.elapsed() >= LAG);
-                let old = old.map(|(_, old)| old.clone()).unwrap_or_default();
-                let chain = [leaf];
-                for (when, bundles) in [("now", &now), ("before", &old)] {
-                    for bundle in bundles {
-                        if let Err(error) = wire::verify(bundle, &chain, "127.0.0.1") {
-                            seen.failed(format!("port {port} by the bundle of {when}: {error:#}"));
-                        }
-                    }
-                }
-                seen.leaves
-                    .lock()
-                    .expect("leaves")
-                    .insert(chain[0].to_vec());
-            }
-        }
-        for bundle in &now {
-            let trusted = certs::authority::split(&String::from_utf8_lossy(bundle));
-            seen.authorities
-                .lock()
-                .expect("authorities")
-                .extend(trusted);
-        }
-        history.retain(|(at, _)| at.elapsed() < 3 * LAG);
+        look.failures.into_iter().for_each(|what| seen.failed(what));
+        seen.leaves.lock().expect("leaves").extend(look.served);
+        seen.trusts(look.trusted);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     Ok(())

@@ -12,11 +12,10 @@ use mcp_operator::api::MCPServer;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::release::{HOST, Installed, bundles};
-use crate::wire;
+use super::release::{HOST, Installed};
+use crate::chart::RELEASE;
+use crate::laggard::{Laggard, bundles};
 
-/// An API server's knowledge of the caBundle may be as old as this.
-const LAG: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// What has been seen so far.
@@ -156,33 +155,14 @@ async fn ask(client: Client, index: u32, seen: Arc<Seen>) -> Result<()> {
 }
 
 async fn look(port: u16, client: Client, index: usize, seen: Arc<Seen>) -> Result<()> {
-    let mut history: Vec<(Instant, Vec<Vec<u8>>)> = Vec::new();
+    let mut laggard = Laggard::default();
     while !seen.enough() {
-        let now = bundles(&client).await?;
-        history.push((Instant::now(), now.clone()));
-        let leaf = tokio::task::spawn_blocking(move || wire::served(port)).await?;
+        let now = bundles(&client, RELEASE).await?;
+        let look = laggard.look(port, HOST, now).await?;
         seen.handshakes.fetch_add(1, Ordering::Relaxed);
-        match leaf {
-            Err(error) => seen.failed(format!("a handshake with {port}: {error:#}")),
-            Ok(leaf) => {
-                let old = history.iter().rev().find(|(at, _)| at.elapsed() >= LAG);
-                let old = old.map(|(_, old)| old.clone()).unwrap_or_default();
-                let chain = [leaf];
-                for (when, bundles) in [("now", &now), ("before", &old)] {
-                    for bundle in bundles {
-                        if let Err(error) = wire::verify(bundle, &chain, HOST) {
-                            seen.failed(format!("{port} by the bundle of {when}: {error:#}"));
-                        }
-                    }
-                }
-                lock(&seen.served)[index].insert(chain[0].to_vec());
-            }
-        }
-        for bundle in &now {
-            let trusted = certs::authority::split(&String::from_utf8_lossy(bundle));
-            lock(&seen.authorities).extend(trusted);
-        }
-        history.retain(|(at, _)| at.elapsed() < 3 * LAG);
+        look.failures.into_iter().for_each(|what| seen.failed(what));
+        lock(&seen.served)[index].extend(look.served);
+        lock(&seen.authorities).extend(look.trusted);
         tokio::time::sleep(PAUSE).await;
     }
     Ok(())

@@ -4,9 +4,6 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use cluster::{AuditEntry, Cluster, Options, eventually};
-use k8s_openapi::api::admissionregistration::v1::{
-    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
-};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client};
 use mcp_operator::api::MCPServer;
@@ -226,20 +223,6 @@ impl Installed {
         let cluster = Arc::into_inner(cluster).context("the cluster is still used")?;
         cluster.stop().await
     }
-}
-
-/// What the API server trusts, by webhook.
-pub async fn bundles(client: &Client) -> Result<Vec<Vec<u8>>> {
-    let mutating = Api::<MutatingWebhookConfiguration>::all(client.clone());
-    let mutating = mutating.get(RELEASE).await?.webhooks.unwrap_or_default();
-    let mutating = mutating.into_iter().map(|webhook| webhook.client_config);
-    let validating = Api::<ValidatingWebhookConfiguration>::all(client.clone());
-    let validating = validating.get(RELEASE).await?.webhooks.unwrap_or_default();
-    let validating = validating.into_iter().map(|webhook| webhook.client_config);
-    Ok(mutating
-        .chain(validating)
-        .map(|config| config.ca_bundle.unwrap_or_default().0)
-        .collect())
 }
 
 /// Pods become ready when their processes are, and nothing takes longer than a test needs.
