@@ -4,7 +4,6 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, ensure};
 use certs::authority::{Authority, Leaf};
-use cluster::eventually;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
@@ -58,18 +57,10 @@ async fn what_the_secret_holds_is_served() -> Result<()> {
 
     let replicas = installed.replicas();
     let mut load = Load::start(&installed, 2).await?;
-    load.watch_certificates(&installed)?;
+    load.watch_certificates(&installed).await?;
     let other = issue(&authority)?;
     put(&other).await?;
-    eventually("every replica serves what was changed", SOON, || async {
-        ensure!(
-            load.certificates() == 2,
-            "{} certificates",
-            load.certificates()
-        );
-        Ok(Some(()))
-    })
-    .await?;
+    load.until_served(2, SOON).await?;
     for port in installed.webhook_ports()? {
         let served = tokio::task::spawn_blocking(move || wire::served(port)).await??;
         ensure!(served.as_ref() == other.certificate, "another one");

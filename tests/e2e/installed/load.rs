@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+use cluster::eventually;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use mcp_operator::api::MCPServer;
@@ -15,6 +16,7 @@ use tokio::task::JoinSet;
 use super::release::{HOST, Installed};
 use crate::chart::RELEASE;
 use crate::laggard::{Laggard, bundles};
+use crate::setup::SOON;
 
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -55,14 +57,34 @@ impl Load {
     }
 
     /// Looks at the certificate of each replica that runs now, as well: whether an API server that is up to
-    /// date verifies it, and whether one that is not does.
-    pub fn watch_certificates(&mut self, installed: &Installed) -> Result<()> {
+    /// date verifies it, and whether one that is not does. Waits for the first look at each: a change before
+    /// it would never be seen as one.
+    pub async fn watch_certificates(&mut self, installed: &Installed) -> Result<()> {
         for (index, port) in installed.webhook_ports()?.into_iter().enumerate() {
             lock(&self.seen.served).push(BTreeSet::new());
             let (client, seen) = (installed.client.clone(), self.seen.clone());
             self.work.spawn(look(port, client, index, seen));
         }
-        Ok(())
+        self.until_served(1, SOON).await
+    }
+
+    /// Waits until each replica that is looked at has served so many certificates.
+    pub async fn until_served(&self, certificates: usize, limit: Duration) -> Result<()> {
+        eventually(
+            "every replica serves another certificate",
+            limit,
+            || async {
+                let (seen, failures) = (self.certificates(), self.failures());
+                ensure!(
+                    seen >= certificates,
+                    "{seen} of {certificates} certificates seen, {} failures, the last {:?}",
+                    failures.len(),
+                    failures.last()
+                );
+                Ok(Some(()))
+            },
+        )
+        .await
     }
 
     /// Requests so far.

@@ -30,7 +30,7 @@ async fn refuses_at_once_and_renews_under_load() -> Result<()> {
     installed.leader().await?;
 
     let mut load = Load::start(&installed, 2).await?;
-    load.watch_certificates(&installed)?;
+    load.watch_certificates(&installed).await?;
     eventually("CA and certificates are renewed", LIMIT, || async {
         let (authorities, certificates) = (load.authorities(), load.certificates());
         ensure!(
