@@ -104,7 +104,7 @@ async fn whatever_is_tampered_with_is_right_again_soon() -> Result<()> {
     until_right(&space, "a new registration is trusted", |_| true).await?;
     operator.process.alive()?;
     rights::every_one_is_used(&cluster).await?;
-    cluster.stop().await
+    setup::stop(cluster).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -149,7 +149,7 @@ async fn replicas_that_start_together_share_one_ca() -> Result<()> {
         .filter(|write| write.resource == "secrets" && write.code == 201)
         .count();
     assert_eq!(made, 1, "{writes:?}");
-    cluster.stop().await
+    setup::stop(cluster).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -205,5 +205,5 @@ async fn a_foreign_secret_is_left_alone_and_named() -> Result<()> {
     ensure!(deleted.status.success(), "{deleted:?}");
     setup::wait_ready(&operator)?;
     until_right(&space, "its own CA is trusted", |_| true).await?;
-    cluster.stop().await
+    setup::stop(cluster).await
 }

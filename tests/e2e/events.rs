@@ -165,5 +165,5 @@ async fn each_cause_is_told_once() -> Result<()> {
         last.as_deref(),
         Some("Deleted: The pods have gone; the finalizer was removed")
     );
-    cluster.stop().await
+    setup::stop(cluster).await
 }

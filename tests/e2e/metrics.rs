@@ -150,7 +150,7 @@ async fn what_happens_is_counted() -> Result<()> {
         space.until_ready(&name).await;
     }
     assert_eq!(scrape(operator.http)?.len(), before);
-    cluster.stop().await
+    setup::stop(cluster).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -195,5 +195,5 @@ async fn only_the_namespaces_that_were_named_are_watched() -> Result<()> {
         })
         .collect();
     assert!(elsewhere.is_empty(), "{elsewhere:?}");
-    cluster.stop().await
+    setup::stop(cluster).await
 }

@@ -64,6 +64,7 @@ async fn objects_stored_before_any_webhook_are_defaulted_and_their_faults_kept_o
     let operator = setup::spawn_operator(&cluster, "operator", &[])?;
     setup::install(&cluster, operator.port)?;
     setup::wait_ready(&operator)?;
+    setup::eventually_admitted(&space).await?;
     let installed = check()?;
     let said = String::from_utf8_lossy(&installed.stdout).into_owned();
     assert!(
@@ -115,7 +116,7 @@ async fn objects_stored_before_any_webhook_are_defaulted_and_their_faults_kept_o
     space.until_gone::<MCPServer>("doomed").await;
     space.patch("bad", json!({"spec": {"replicas": 1}})).await?;
     space.until_ready("bad").await;
-    cluster.stop().await
+    setup::stop(cluster).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -192,7 +193,7 @@ async fn killed_at_any_time_it_goes_on_where_it_was() -> Result<()> {
         others.is_empty(),
         "an operator that comes back wrote {others:?}"
     );
-    cluster.stop().await
+    setup::stop(cluster).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -221,7 +222,7 @@ async fn without_a_cluster_it_ends_with_a_word() -> Result<()> {
     .await?;
     let said = std::fs::read_to_string(second.process.log())?;
     assert!(said.contains("--webhook-address"), "{said}");
-    cluster.stop().await
+    setup::stop(cluster).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -265,5 +266,5 @@ async fn without_the_kind_it_waits_and_says_so() -> Result<()> {
             &Patch::Merge(json!({"metadata": {"labels": {"a": "b"}}})),
         )
         .await?;
-    cluster.stop().await
+    setup::stop(cluster).await
 }

@@ -25,7 +25,7 @@ pub const USER: &str = "system:serviceaccount:mcp-operator-system:mcp-operator";
 /// The operator's own namespace.
 pub const OWN: &str = "mcp-operator-system";
 /// How long a test waits for what ought to come soon. Generous: two cores run everything at once.
-pub const SOON: Duration = Duration::from_mins(1);
+pub const SOON: Duration = Duration::from_mins(3);
 
 /// Options of a cluster that knows the kind from the start.
 pub fn options() -> Options {
@@ -149,11 +149,52 @@ pub fn assert_none_forbidden(requests: &[AuditEntry]) {
     assert!(forbidden.is_empty(), "{forbidden:?}");
 }
 
+/// Ends a cluster. Fails if the operator, as [`USER`], ever lacked a right in it.
+pub async fn stop(cluster: Cluster) -> Result<()> {
+    assert_none_forbidden(&cluster.requests_by(USER).await?);
+    cluster.stop().await
+}
+
 /// Makes the operator's namespace and gives it these rights.
 pub fn grant(cluster: &Cluster, rules: &str) -> Result<()> {
     let _ = kubectl(cluster, &["create", "namespace", OWN], "")?;
     let applied = kubectl(cluster, &["apply", "-f", "-"], rules)?;
     ensure!(applied.status.success(), "{applied:?}");
+    until_in_force(cluster, USER, &serde_saphyr::from_multiple::<Value>(rules)?)
+}
+
+/// Waits until the API server has seen each of these roles, and that it is this user's: who asks sooner is
+/// refused. Blocking.
+pub fn until_in_force(cluster: &Cluster, user: &str, objects: &[Value]) -> Result<()> {
+    let start = std::time::Instant::now();
+    for object in objects.iter().filter(|object| object["rules"].is_array()) {
+        let rule = &object["rules"][0];
+        let review = json!({
+            "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
+            "spec": {"user": user, "resourceAttributes": {
+                "namespace": object["metadata"]["namespace"], "group": rule["apiGroups"][0],
+                "resource": rule["resources"][0], "name": rule["resourceNames"][0],
+                "verb": rule["verbs"][0],
+            }},
+        });
+        let ask = [
+            "create",
+            "-f",
+            "-",
+            "-o",
+            "jsonpath={.status.allowed} {.status.reason}",
+        ];
+        loop {
+            let output = kubectl(cluster, &ask, &review.to_string())?;
+            if output.stdout.starts_with(b"true") {
+                break;
+            }
+            ensure!(
+                start.elapsed() < SOON,
+                "not in force after {SOON:?}: {review}: {output:?}"
+            );
+        }
+    }
     Ok(())
 }
 

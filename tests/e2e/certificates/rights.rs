@@ -65,6 +65,7 @@ pub fn grant(
     let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
     let applied = setup::kubectl(cluster, &["apply", "-f", "-"], &list.to_string())?;
     ensure!(applied.status.success(), "{applied:?}");
+    setup::until_in_force(cluster, user, &items)?;
     cluster.kubeconfig_for(user, &[])
 }
 
