@@ -7,11 +7,13 @@ use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
 };
 use kube::{Api, Client};
+use rustls::pki_types::UnixTime;
 
 use crate::wire;
 
-/// An API server's knowledge of the caBundle may be as old as this; less than the time to settle.
-const LAG: Duration = Duration::from_secs(2);
+/// An API server's knowledge of the caBundle may be almost as old as this, which is less than the time to settle
+/// of those who are looked at. What is older when the handshake is over is nothing to judge by.
+const LAG: Duration = Duration::from_millis(2500);
 
 /// What the API server trusts, by webhook.
 pub async fn bundles(client: &Client, name: &str) -> Result<Vec<Vec<u8>>> {
@@ -27,7 +29,7 @@ pub async fn bundles(client: &Client, name: &str) -> Result<Vec<Vec<u8>>> {
         .collect())
 }
 
-/// The caBundles of the last seconds.
+/// The caBundles of the last seconds, each with when it was asked for.
 #[derive(Default)]
 pub struct Laggard(Vec<(Instant, Vec<Vec<u8>>)>);
 
@@ -43,8 +45,16 @@ pub struct Look {
 
 impl Laggard {
     /// Connects anew to this port, and verifies what is served there for `host`: by the bundles of now, and by
-    /// those of a while ago.
-    pub async fn look(&mut self, port: u16, host: &str, now: Vec<Vec<u8>>) -> Result<Look> {
+    /// those of a while ago. `name` is that of the webhook configurations.
+    pub async fn look(
+        &mut self,
+        client: &Client,
+        name: &str,
+        port: u16,
+        host: &str,
+    ) -> Result<Look> {
+        let asked = Instant::now();
+        let now = bundles(client, name).await?;
         let authorities = now
             .iter()
             .flat_map(|bundle| certs::authority::split(&String::from_utf8_lossy(bundle)));
@@ -53,19 +63,21 @@ impl Laggard {
             trusted: authorities.collect(),
             failures: Vec::new(),
         };
-        self.0.push((Instant::now(), now.clone()));
+        self.0.push((asked, now));
+        let at = UnixTime::now();
         match tokio::task::spawn_blocking(move || wire::served(port)).await? {
             Err(error) => look
                 .failures
                 .push(format!("a handshake with port {port}: {error:#}")),
             Ok(leaf) => {
-                let old = self.0.iter().rev().find(|(at, _)| at.elapsed() >= LAG);
-                let old = old.map(|(_, old)| old.clone()).unwrap_or_default();
+                self.0.retain(|(asked, _)| asked.elapsed() < LAG);
                 let chain = [leaf];
-                for (when, bundles) in [("now", &now), ("before", &old)] {
+                let oldest_and_newest = [self.0.first(), self.0.last()];
+                for (asked, bundles) in oldest_and_newest.into_iter().flatten() {
                     for bundle in bundles {
-                        if let Err(error) = wire::verify(bundle, &chain, host) {
-                            let what = format!("port {port} by the bundle of {when}: {error:#}");
+                        if let Err(error) = wire::verify(bundle, &chain, host, at) {
+                            let age = asked.elapsed();
+                            let what = format!("port {port} by a bundle of {age:?} ago: {error:#}");
                             look.failures.push(what);
                         }
                     }
@@ -73,7 +85,6 @@ impl Laggard {
                 look.served = Some(chain[0].to_vec());
             }
         }
-        self.0.retain(|(at, _)| at.elapsed() < 3 * LAG);
         Ok(look)
     }
 }

@@ -6,8 +6,8 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
 use kube::core::GroupVersionKind;
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use serde_json::json;
 
 use super::release::{Life, NAMESPACE};
@@ -29,7 +29,7 @@ async fn file(life: &Life, secret: &str, key: &str) -> Result<String> {
 fn verify(bundle: &str, certificate: &str) -> Result<()> {
     let chain: Vec<_> =
         CertificateDer::pem_slice_iter(certificate.as_bytes()).collect::<Result<_, _>>()?;
-    wire::verify(bundle.as_bytes(), &chain, HOST)
+    wire::verify(bundle.as_bytes(), &chain, HOST, UnixTime::now())
 }
 
 /// What `cmctl renew` does.

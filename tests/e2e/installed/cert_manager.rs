@@ -17,7 +17,7 @@ use crate::setup::SOON;
 const REQUESTS: u32 = 10_000;
 const USERS: u32 = 8;
 const RENEWALS: usize = 3;
-const LIMIT: Duration = Duration::from_mins(8);
+const LIMIT: Duration = Duration::from_mins(15);
 
 /// Has the API server connect anew: a webhook of another name is another client of its, with connections of its
 /// own. Otherwise it would keep the one that it has, and never see a renewed certificate. Everything else is as

@@ -17,7 +17,7 @@ use crate::wire;
 
 /// Flags of addresses to listen at; on this machine the ports are shared with others.
 const ADDRESSES: [&str; 2] = ["--webhook-address", "--http-address"];
-/// A probe that takes longer has failed.
+/// A probe is waited for so long.
 const PROBE_LIMIT: Duration = Duration::from_secs(3);
 
 /// What runs.
@@ -143,12 +143,13 @@ impl Probe {
         }))
     }
 
-    /// Asks. What cannot be asked is not ready.
-    pub async fn ready(&self) -> bool {
+    /// Asks. What cannot be asked is not ready; nothing is known of what does not answer in time, as one
+    /// probe that fails is nothing to a kubelet yet.
+    pub async fn ready(&self) -> Option<bool> {
         let Self { port, path } = self.clone();
         let asked = tokio::task::spawn_blocking(move || wire::get_plain(port, &path));
-        let answer = tokio::time::timeout(PROBE_LIMIT, asked).await;
-        matches!(answer, Ok(Ok(Ok((200, _)))))
+        let answer = tokio::time::timeout(PROBE_LIMIT, asked).await.ok()?;
+        Some(matches!(answer, Ok(Ok((200, _)))))
     }
 }
 

@@ -272,7 +272,7 @@ async fn watch_over(
             return Ok(success);
         }
         let Some(probe) = probe else { continue };
-        let ready = probe.ready().await;
+        let ready = probe.ready().await.unwrap_or(shown);
         if ready != shown {
             // Ready, and when it is deleted it stays until its container has ended.
             let state = if ready { "slow-delete" } else { "not-ready" };

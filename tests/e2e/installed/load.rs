@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 use super::release::{HOST, Installed};
 use crate::chart::RELEASE;
-use crate::laggard::{Laggard, bundles};
+use crate::laggard::Laggard;
 use crate::setup::SOON;
 
 const PAUSE: Duration = Duration::from_millis(250);
@@ -179,8 +179,7 @@ async fn ask(client: Client, index: u32, seen: Arc<Seen>) -> Result<()> {
 async fn look(port: u16, client: Client, index: usize, seen: Arc<Seen>) -> Result<()> {
     let mut laggard = Laggard::default();
     while !seen.enough() {
-        let now = bundles(&client, RELEASE).await?;
-        let look = laggard.look(port, HOST, now).await?;
+        let look = laggard.look(&client, RELEASE, port, HOST).await?;
         seen.handshakes.fetch_add(1, Ordering::Relaxed);
         look.failures.into_iter().for_each(|what| seen.failed(what));
         lock(&seen.served)[index].extend(look.served);

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail, ensure};
 use cluster::{AuditEntry, Cluster, Options, eventually};
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::ListParams;
 use kube::{Api, Client};
 use mcp_operator::api::MCPServer;
 use serde_json::{Value, json};
@@ -61,7 +63,7 @@ impl Installed {
             file.path().display().to_string(),
         );
         let mut arguments = vec![verb, RELEASE, &chart, "-n", OWN, "-f", &file];
-        arguments.extend(["--wait", "--timeout", "2m"]);
+        arguments.extend(["--wait", "--timeout", "8m"]);
         arguments.extend(more);
         let said = helm(&self.cluster, &arguments).await;
         said.with_context(|| format!("the operator's logs: {:#?}", self.logs()))
@@ -69,7 +71,7 @@ impl Installed {
 
     /// `helm test`; what it says, with the test's log.
     pub async fn test(&self) -> Result<String> {
-        let arguments = ["test", RELEASE, "-n", OWN, "--timeout", "2m"];
+        let arguments = ["test", RELEASE, "-n", OWN, "--timeout", "8m"];
         let said = helm(&self.cluster, &arguments).await;
         let ended = self.ended();
         let test = ended.iter().rfind(|ended| ended.pod.ends_with("-test"));
@@ -82,10 +84,13 @@ impl Installed {
 
     /// `helm uninstall`, until all of the release and its pods are gone.
     pub async fn uninstall(&self) -> Result<()> {
-        let arguments = ["uninstall", RELEASE, "-n", OWN, "--wait", "--timeout", "2m"];
+        let arguments = ["uninstall", RELEASE, "-n", OWN, "--wait", "--timeout", "8m"];
         helm(&self.cluster, &arguments).await?;
-        eventually("the operator's processes end", SOON, || async {
+        let pods = Api::<Pod>::namespaced(self.client.clone(), OWN);
+        eventually("the operator's pods end", SOON, || async {
             let left = self.replicas();
+            ensure!(left.is_empty(), "{left:?}");
+            let left = pods.list_metadata(&ListParams::default()).await?.items;
             ensure!(left.is_empty(), "{left:?}");
             Ok(Some(()))
         })
@@ -230,7 +235,7 @@ fn for_tests(mut values: Value) -> Value {
     values["podAnnotations"][cluster::fake_kubelet::ANNOTATION] = json!("not-ready");
     for (key, value) in [
         ("minReadySeconds", json!(1)),
-        ("drainSeconds", json!(2)),
+        ("drainSeconds", json!(5)),
         ("leaderElection", json!({"leaseDuration": "5s"})),
     ] {
         if values[key].is_null() {
