@@ -21,7 +21,7 @@ use crate::setup;
 /// Name of the release in tests: the one that README tells.
 pub const RELEASE: &str = "mcp-operator";
 /// No step of Helm may take longer.
-const LIMIT: Duration = Duration::from_mins(5);
+const LIMIT: Duration = Duration::from_mins(10);
 
 /// The chart's folder.
 pub fn chart() -> PathBuf {

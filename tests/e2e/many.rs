@@ -3,16 +3,19 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use cluster::{Cluster, eventually};
 use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
 use serde_json::json;
 
-use crate::setup::{self, Space, USER, is_ready};
+use crate::setup::{self, SOON, Space, USER, is_ready};
 
 const SERVERS: usize = 200;
 const PEACE: Duration = Duration::from_mins(1);
+/// A pod that has not started by then is told of in the status.
+const STUCK: Duration = Duration::from_mins(1);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hundred_servers_converge_and_then_cost_nothing() -> Result<()> {
@@ -21,7 +24,7 @@ async fn two_hundred_servers_converge_and_then_cost_nothing() -> Result<()> {
     setup::install(&cluster, operator.port)?;
     setup::wait_ready(&operator)?;
     let space = Space::within(&cluster, "many").await;
-    let writes_before = writes(&cluster).await?.len();
+    let before = writes(&cluster).await?.len();
 
     let start = std::time::Instant::now();
     futures::stream::iter(0..SERVERS)
@@ -40,7 +43,7 @@ async fn two_hundred_servers_converge_and_then_cost_nothing() -> Result<()> {
         .try_collect::<Vec<_>>()
         .await?;
     let servers = space.servers();
-    eventually("200 servers are Ready", Duration::from_mins(3), || async {
+    eventually("200 servers are Ready", Duration::from_mins(10), || async {
         let ready = servers
             .list(&ListParams::default())
             .await?
@@ -55,8 +58,16 @@ async fn two_hundred_servers_converge_and_then_cost_nothing() -> Result<()> {
     })
     .await?;
     let took = start.elapsed();
-
-    let logged = log(&operator)?;
+    let converged = Timestamp::now();
+    // A write is told after it was made; the last one may be under way to the log.
+    let logged = eventually("the log tells of all that became Ready", SOON, || async {
+        let logged = log(&operator)?;
+        let ready = |line: &&serde_json::Value| line["phase"] == "Ready";
+        let ready = logged.iter().filter(ready).count();
+        ensure!(ready >= SERVERS, "{ready} of {SERVERS}");
+        Ok(Some(logged))
+    })
+    .await?;
     for line in logged
         .iter()
         .filter(|line| line["target"] == "mcp_operator::controller::apply")
@@ -69,10 +80,9 @@ async fn two_hundred_servers_converge_and_then_cost_nothing() -> Result<()> {
     }
 
     // Not a pause for something to happen: the minute in which nothing may.
-    let converged = writes(&cluster).await?.len();
     tokio::time::sleep(PEACE).await;
     let all = writes(&cluster).await?;
-    let late: Vec<_> = all[converged..].iter().collect();
+    let late: Vec<_> = all.iter().filter(|write| write.time > converged).collect();
     assert!(
         late.is_empty(),
         "in {PEACE:?} of peace the operator wrote {late:?}"
@@ -87,19 +97,26 @@ async fn two_hundred_servers_converge_and_then_cost_nothing() -> Result<()> {
     );
 
     let mut by_kind = BTreeMap::new();
-    for write in &all[writes_before..] {
+    for write in &all[before..] {
         *by_kind
             .entry(format!("{} {} {}", write.verb, write.resource, write.code))
             .or_insert(0) += 1;
     }
-    let without_events = all[writes_before..]
-        .iter()
-        .filter(|write| write.resource != "events")
-        .count();
     println!("{SERVERS} servers were Ready after {took:.1?}; writes of the operator: {by_kind:#?}");
-    // Three children each, Pending, Ready.
-    assert_eq!(without_events, SERVERS * 5, "{by_kind:#?}");
-    cluster.stop().await
+    let count = |of: &dyn Fn(&str) -> bool| {
+        let made = all[before..].iter();
+        made.filter(|write| of(&write.resource)).count()
+    };
+    let statuses = count(&|resource| resource == "mcpservers/status");
+    let children = count(&|resource| !matches!(resource, "mcpservers/status" | "events"));
+    assert_eq!(children, SERVERS * 3, "{by_kind:#?}");
+    // Pending and Ready; and one between on a machine so busy that a pod takes longer than others wait for it.
+    let most = if took < STUCK { 2 } else { 3 };
+    assert!(
+        (SERVERS * 2..=SERVERS * most).contains(&statuses),
+        "{by_kind:#?}"
+    );
+    setup::stop(cluster).await
 }
 
 /// The lines of the operator's log, each a JSON object without a key twice.
@@ -108,7 +125,7 @@ fn log(operator: &setup::Operator) -> Result<Vec<serde_json::Value>> {
     let lines = text.lines().map(|line| {
         let parsed: serde_json::Value = serde_json::from_str(line)?;
         // A key that stands twice is lost in the parsed form.
-        anyhow::ensure!(
+        ensure!(
             parsed.to_string().len() == line.len(),
             "a key stands twice: {line}"
         );

@@ -201,15 +201,20 @@ async fn lose_the_leader(cluster: &Cluster) -> Result<Duration> {
                 .unwrap_or_default(),
         )
     };
-    let before = holder().await?;
-    let pods = Api::<Pod>::namespaced(client, OWN)
-        .list(&Default::default())
-        .await?;
-    let leader = pods
-        .iter()
-        .map(ResourceExt::name_any)
-        .find(|name| before.starts_with(name.as_str()));
-    let leader = leader.with_context(|| format!("no pod is the holder {before:?}"))?;
+    // After a rollout the Lease may still be on its way from one to the next.
+    let pods = Api::<Pod>::namespaced(client, OWN);
+    let (before, leader) = eventually("a pod that runs is the holder", LIMIT, || async {
+        let before = holder().await?;
+        let running = pods.list(&Default::default()).await?;
+        let running = running
+            .iter()
+            .filter(|pod| pod.metadata.deletion_timestamp.is_none());
+        let mut names = running.map(ResourceExt::name_any);
+        let leader = names.find(|name| before.starts_with(name.as_str()));
+        let leader = leader.with_context(|| format!("no pod is the holder {before:?}"))?;
+        Ok(Some((before, leader)))
+    })
+    .await?;
     let start = Instant::now();
     let kill = [
         "-n",

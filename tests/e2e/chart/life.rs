@@ -110,7 +110,7 @@ async fn install_upgrade_rollback_uninstall() -> Result<()> {
         NAMESPACE,
         "--wait",
         "--timeout",
-        "2m",
+        "8m",
     ];
     helm(&life.cluster, &rollback).await?;
     assert_eq!(life.available().await?, Some(1));
@@ -126,12 +126,8 @@ async fn install_upgrade_rollback_uninstall() -> Result<()> {
 
     life.uninstall().await?;
     let selector = "app.kubernetes.io/instance=mcp-operator";
-    assert_eq!(
-        life.of_helm(selector)?,
-        [format!(
-            "customresourcedefinition.apiextensions.k8s.io/{CRD}"
-        )]
-    );
+    let kept = format!("customresourcedefinition.apiextensions.k8s.io/{CRD}");
+    life.until_left(selector, &[kept]).await?;
     // Nobody is there to remove the finalizer, and no webhook is in the way of who does.
     for namespace in ["default", NAMESPACE] {
         life.kubectl(
@@ -184,10 +180,8 @@ async fn install_upgrade_rollback_uninstall() -> Result<()> {
     )
     .await?;
     life.uninstall().await?;
-    assert_eq!(
-        life.of_helm("app.kubernetes.io/managed-by=Helm")?,
-        Vec::<String>::new()
-    );
+    life.until_left("app.kubernetes.io/managed-by=Helm", &[])
+        .await?;
     life.cluster.stop().await
 }
 
@@ -263,7 +257,7 @@ fn let_go(life: &Life) -> Result<()> {
 async fn tests_leave_nothing(life: &Life) -> Result<()> {
     let pods = Api::<Pod>::namespaced(life.client.clone(), NAMESPACE);
     for (phase, succeeds) in [("Failed", false), ("Succeeded", true)] {
-        let arguments = ["test", RELEASE, "-n", NAMESPACE, "--timeout", "2m"];
+        let arguments = ["test", RELEASE, "-n", NAMESPACE, "--timeout", "8m"];
         let test = run_helm(&life.cluster, &arguments);
         let end = eventually("the test's pod runs", SOON, || async {
             let pod = pods.get("mcp-operator-test").await?;
@@ -375,7 +369,7 @@ async fn two_releases_share_a_cluster_only_by_namespaces() -> Result<()> {
         "team-b",
         "--wait",
         "--timeout",
-        "2m",
+        "8m",
     ];
     second.extend(UNANSWERED);
     second.extend(["--set", "watch.namespaces={team-b}"]);
@@ -417,10 +411,8 @@ async fn two_releases_share_a_cluster_only_by_namespaces() -> Result<()> {
         &["uninstall", "second", "-n", "team-b", "--wait"],
     )
     .await?;
-    assert_eq!(
-        life.of_helm("app.kubernetes.io/instance=second")?,
-        Vec::<String>::new()
-    );
+    life.until_left("app.kubernetes.io/instance=second", &[])
+        .await?;
     assert_eq!(asked("mcp-operator")?, json!(["team-a"]));
     assert_eq!(life.available().await?, Some(2));
     life.uninstall().await?;

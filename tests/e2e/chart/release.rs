@@ -1,7 +1,7 @@
 //! A release in a cluster of a test's own, and what is looked at in it.
 
 use anyhow::{Context, Result, ensure};
-use cluster::{Cluster, Options};
+use cluster::{Cluster, Options, eventually};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
@@ -13,7 +13,7 @@ use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
 use serde_json::json;
 
 use super::{RELEASE, chart, helm};
-use crate::setup;
+use crate::setup::{self, SOON};
 
 pub const NAMESPACE: &str = "mcp-operator-system";
 pub const CRD: &str = "mcpservers.mcp.example.com";
@@ -52,7 +52,7 @@ impl Life {
             NAMESPACE,
             "--wait",
             "--timeout",
-            "2m",
+            "8m",
         ];
         arguments.extend(UNANSWERED);
         arguments.extend(more);
@@ -67,7 +67,7 @@ impl Life {
             NAMESPACE,
             "--wait",
             "--timeout",
-            "2m",
+            "8m",
         ];
         helm(&self.cluster, &arguments).await
     }
@@ -137,6 +137,16 @@ impl Life {
                 .await?;
         }
         Ok(())
+    }
+
+    /// Waits until only this is left with these labels: helm waits for what it made, not for their pods.
+    pub async fn until_left(&self, selector: &str, expected: &[String]) -> Result<()> {
+        eventually("what is left of the release", SOON, || async {
+            let left = self.of_helm(selector)?;
+            ensure!(left == expected, "{left:?}");
+            Ok(Some(()))
+        })
+        .await
     }
 
     /// Everything that carries Helm's label, as KIND/NAME.

@@ -1,7 +1,6 @@
 //! Whatever arrives gets a proper answer.
 
 use std::convert::Infallible;
-use std::time::Duration;
 
 use futures::stream;
 use http_body_util::{BodyExt, StreamBody};
@@ -252,7 +251,7 @@ async fn who_asks_first_is_told_that_9_mib_are_too_much_without_sending_them() {
     );
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut start = [0; 12];
-    timeout(Duration::from_secs(5), stream.read_exact(&mut start))
+    timeout(PATIENCE, stream.read_exact(&mut start))
         .await
         .unwrap()
         .unwrap();

@@ -14,7 +14,7 @@ async fn what_is_in_flight_is_answered_and_what_comes_while_not_ready_too() {
     let gate = Gate::closed();
     let handler = gate.clone();
     let limits = Limits {
-        drain: Duration::from_secs(3),
+        drain: Duration::from_secs(10),
         request_time: PATIENCE,
         ..Limits::default()
     };
@@ -62,8 +62,10 @@ async fn what_is_in_flight_is_answered_and_what_comes_while_not_ready_too() {
                 tokio::task::yield_now().await;
             }
         };
-        timeout(Duration::from_secs(1), gone).await.unwrap();
+        timeout(PATIENCE, gone).await.unwrap();
     }
+    // By their own answers and not by the end of the drain: there are new connections still.
+    TcpStream::connect(address).await.unwrap();
     assert!(!idle.is_closed(), "it has been sent nothing");
 
     // Then no new connections, and idle ones are closed.
@@ -141,10 +143,6 @@ async fn connections_without_a_request_do_not_hold_up_the_shutdown() {
         .unwrap()
         .unwrap()
         .unwrap();
-    assert!(
-        begun.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() < PATIENCE / 2, "{:?}", begun.elapsed());
     drop((fresh, silent));
 }

@@ -80,15 +80,27 @@ async fn a_third_party_server_answers_through_its_service() {
 
     // From a pod, by name; its own pod may be the one that answers.
     let script = format!(
-        r#"const answer = await fetch("http://everything.servers.svc.cluster.local/mcp", {{
-            method: "POST",
-            headers: {{"content-type": "application/json", accept: "application/json, text/event-stream"}},
-            body: JSON.stringify({}),
-        }});
-        console.log(answer.status, await answer.text());
+        r#"try {{
+            const answer = await fetch("http://everything.servers.svc.cluster.local/mcp", {{
+                method: "POST",
+                headers: {{"content-type": "application/json", accept: "application/json, text/event-stream"}},
+                body: JSON.stringify({}),
+            }});
+            console.log(answer.status, await answer.text());
+        }} catch (error) {{
+            console.log("no answer:", error.cause ?? error);
+        }}
         process.exit(0);"#,
         initialize()
     );
+    // Ready pods come first, the node's rules and its DNS a moment later.
+    eventually("the Service answers", LIMIT, || async {
+        let answer = javascript(cluster, "servers", "deployment/everything", &script);
+        ensure!(answer.starts_with("200 "), "{answer}");
+        Ok(Some(()))
+    })
+    .await
+    .unwrap();
     for _ in 0..6 {
         let answer = javascript(cluster, "servers", "deployment/everything", &script);
         assert!(answer.starts_with("200 "), "{answer}");

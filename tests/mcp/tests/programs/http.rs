@@ -66,7 +66,7 @@ async fn what_cannot_be_called_is_an_error() {
     assert!(error.contains("tool not found"), "{error}");
 
     let long = ["call", &url, "sleep", "--arguments", r#"{"seconds":600}"#];
-    let said = client(&[&long[..], &["--timeout", "300ms"]].concat()).await;
+    let said = client(&[&long[..], &["--timeout", "5s"]].concat()).await;
     let error = said.error();
     assert!(error.contains("timeout"), "{error}");
 }

@@ -1,7 +1,6 @@
 //! The transport stdio, over a child's pipes.
 
 use std::process::Stdio;
-use std::time::{Duration, Instant};
 
 use rmcp::model::{CallToolRequestParams, ProgressNotificationParam};
 use rmcp::service::NotificationContext;
@@ -86,12 +85,9 @@ async fn a_server_without_client_ends_at_once() {
     let mut log = BufReader::new(server.stderr.take().unwrap()).lines();
     let line = timeout(LIMIT, log.next_line()).await.unwrap().unwrap();
     assert!(line.as_ref().unwrap().contains("serving"), "{line:?}");
-    let begun = Instant::now();
     terminate(&server).await;
     // The child's own wait would close its standard input.
     let _open = server.stdin.take().unwrap();
     let status = timeout(LIMIT, server.wait()).await.unwrap().unwrap();
-    let took = begun.elapsed();
     assert_eq!(status.code(), Some(0));
-    assert!(took < Duration::from_secs(1), "{took:?}");
 }
