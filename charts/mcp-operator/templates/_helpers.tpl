@@ -81,31 +81,6 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- .Values.tests.namespace | default (first .Values.watch.namespaces) | default .Release.Namespace }}
 {{- end }}
 
-{{/* What no schema can say. */}}
-{{- define "mcp-operator.check" -}}
-{{- $least := add .Values.drainSeconds 20 }}
-{{- if le (int .Values.terminationGracePeriodSeconds) (int $least) }}
-{{- fail (printf "terminationGracePeriodSeconds: %v: must be above %d, which is drainSeconds and the 20 s that requests in flight get" .Values.terminationGracePeriodSeconds $least) }}
-{{- end }}
-{{- if eq (int .Values.webhook.port) (int .Values.http.port) }}
-{{- fail (printf "http.port: %v: webhook.port is the same; choose another" .Values.http.port) }}
-{{- end }}
-{{- if eq .Values.certificates.mode "existing-secret" }}
-{{- if not .Values.certificates.existingSecret.name }}
-{{- fail "certificates.existingSecret.name: required with certificates.mode existing-secret" }}
-{{- end }}
-{{- if not (or .Values.certificates.existingSecret.caBundle .Values.webhook.annotations) }}
-{{- fail "certificates.existingSecret.caBundle: required with certificates.mode existing-secret, unless an annotation in webhook.annotations lets something else inject it" }}
-{{- end }}
-{{- end }}
-{{- if and .Values.metrics.serviceMonitor.enabled (not .Values.metrics.enabled) }}
-{{- fail "metrics.serviceMonitor.enabled: needs metrics.enabled" }}
-{{- end }}
-{{- if and .Values.podDisruptionBudget.enabled (hasKey .Values.podDisruptionBudget "minAvailable") (hasKey .Values.podDisruptionBudget "maxUnavailable") }}
-{{- fail "podDisruptionBudget: minAvailable and maxUnavailable exclude each other; set one" }}
-{{- end }}
-{{- end }}
-
 {{/* What the API server is to trust, in base64; empty when others fill it in. */}}
 {{- define "mcp-operator.caBundle" -}}
 {{- if and (eq .Values.certificates.mode "existing-secret") .Values.certificates.existingSecret.caBundle }}
@@ -117,4 +92,20 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 {{- $bundle }}
 {{- end }}
+{{- end }}
+
+{{/*
+How the pods are replaced. In the pods' own network no restart leaves fewer of them; in the nodes' a new one finds
+the ports free only where an old one has gone.
+*/}}
+{{- define "mcp-operator.rollingUpdate" -}}
+{{- $given := .Values.updateStrategy.rollingUpdate | default dict }}
+{{- $unavailable := hasKey $given "maxUnavailable" | ternary $given.maxUnavailable (ternary 1 0 .Values.hostNetwork) }}
+{{- $surge := hasKey $given "maxSurge" | ternary $given.maxSurge (ternary 0 1 .Values.hostNetwork) }}
+{{- $none := list "0" "0%" }}
+{{- if and (has (toString $unavailable) $none) (has (toString $surge) $none) }}
+{{- fail "updateStrategy.rollingUpdate: maxUnavailable and maxSurge are both 0, so no pod could be replaced; raise one" }}
+{{- end -}}
+maxUnavailable: {{ $unavailable }}
+maxSurge: {{ $surge }}
 {{- end }}

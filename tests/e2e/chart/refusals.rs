@@ -68,6 +68,63 @@ const TABLE: &[(&str, &[&str])] = &[
         &["/watch/namespaces/0", "Team_A"],
     ),
     ("log: {format: xml}", &["/log/format", "json", "text"]),
+    (
+        "log: {level: verbos}",
+        &["/log/level", "verbos", "'debug'", "'off'"],
+    ),
+    (
+        "log: {level: 'info,mcp_operator'}",
+        &["/log/level", "info,mcp_operator"],
+    ),
+    ("log: {level: '=info'}", &["/log/level", "=info"]),
+    (
+        "leaderElection: {leaseDuration: 500ms}",
+        &["leaderElection.leaseDuration", "500ms", "2s to 24h"],
+    ),
+    (
+        "leaderElection: {leaseDuration: 1m0.5s}",
+        &["leaderElection.leaseDuration", "1m0.5s", "whole seconds"],
+    ),
+    (
+        "leaderElection: {leaseDuration: 23h60m1s}",
+        &["leaderElection.leaseDuration", "23h60m1s", "2s to 24h"],
+    ),
+    (
+        "certificates: {selfSigned: {life: 24h, caLife: 71h59m59s999ms}}",
+        &[
+            "certificates.selfSigned.caLife",
+            "71h59m59s999ms",
+            "certificates.selfSigned.life, 24h",
+            "longer",
+        ],
+    ),
+    (
+        "certificates: {selfSigned: {caLife: 87601h}}",
+        &["certificates.selfSigned.caLife", "87601h", "87600h"],
+    ),
+    (
+        "certificates: {selfSigned: {life: 2s}}",
+        &["certificates.selfSigned.life", "2s", "3s"],
+    ),
+    (
+        "certificates: {selfSigned: {life: 119s}}",
+        &["certificates.selfSigned.life", "119s", "2m", "--ca-settle"],
+    ),
+    (
+        "certificates: {mode: cert-manager, certManager: {duration: 720h}}",
+        &[
+            "certificates.certManager.renewBefore",
+            "certificates.certManager.duration, 720h",
+        ],
+    ),
+    (
+        "extraArgs: [--ca-secret=other]",
+        &["extraArgs", "--ca-secret", "fullnameOverride"],
+    ),
+    (
+        "autoscaling: {enabled: true, minReplicas: 6}",
+        &["autoscaling.minReplicas", "6", "autoscaling.maxReplicas, 5"],
+    ),
     ("commonLabels: {team: 7}", &["/commonLabels/team", "string"]),
     (
         "resources: {request: {cpu: 1}}",
@@ -94,6 +151,10 @@ const TABLE: &[(&str, &[&str])] = &[
     (
         "updateStrategy: {type: Rolling}",
         &["/updateStrategy/type", "RollingUpdate", "Recreate"],
+    ),
+    (
+        "updateStrategy: {rollingUpdate: {maxSurge: 0%}}",
+        &["updateStrategy.rollingUpdate", "maxUnavailable", "maxSurge"],
     ),
     (
         "networkPolicy: {apiServerPorts: []}",

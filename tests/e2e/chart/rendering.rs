@@ -46,6 +46,7 @@ const CASES: &[Case] = &[
             "--ca-secret",
             "helm.sh/resource-policy: keep",
             "whenUnsatisfiable: ScheduleAnyway",
+            "rollingUpdate:\n      maxUnavailable: 0\n      maxSurge: 1\n",
             "name: mcp-operator-metrics",
         ],
         absent: &[
@@ -170,6 +171,27 @@ const CASES: &[Case] = &[
         ..CASE
     },
     Case {
+        about: "short lives, and a filter of the log",
+        values: "{certificates: {selfSigned: {caLife: 1h30m, life: 30m}}, leaderElection: {leaseDuration: 0.5h}, log: \
+                 {level: 'warn,mcp_operator::controller=debug,[reconcile{namespace=a}]=trace'}, extraArgs: \
+                 [--webhook-host=localhost]}",
+        present: &["mcp_operator::controller=debug,[reconcile"],
+        absent: &[],
+        ..CASE
+    },
+    Case {
+        about: "spread by other labels than the pods' own",
+        values: "{topologySpreadConstraints: [{maxSkew: 1, topologyKey: zone, whenUnsatisfiable: DoNotSchedule, \
+                 labelSelector: {matchLabels: {ours: spread}}}, {maxSkew: 2, topologyKey: zone, whenUnsatisfiable: \
+                 ScheduleAnyway}]}",
+        present: &[
+            "matchLabels:\n              ours: spread\n          maxSkew: 1\n",
+            "app.kubernetes.io/name: mcp-operator\n          maxSkew: 2\n",
+        ],
+        absent: &[],
+        ..CASE
+    },
+    Case {
         about: "an autoscaler",
         values: "{autoscaling: {enabled: true, targetMemoryUtilizationPercentage: 70}}",
         present: &["kind: HorizontalPodAutoscaler", "averageUtilization: 70"],
@@ -178,14 +200,22 @@ const CASES: &[Case] = &[
     },
     Case {
         about: "the nodes' network, IPv6 only",
-        values: "{hostNetwork: true, bindAddress: '::', webhook: {port: 10250}, http: {port: 10251}, updateStrategy: \
-                 {rollingUpdate: {maxUnavailable: 1, maxSurge: 0}}}",
+        values: "{hostNetwork: true, bindAddress: '::', webhook: {port: 10250}, http: {port: 10251}}",
         present: &[
             "\"[::]:10250\"",
             "dnsPolicy: ClusterFirstWithHostNet",
             "containerPort: 10251",
+            // A new pod needs the ports of an old one.
+            "rollingUpdate:\n      maxUnavailable: 1\n      maxSurge: 0\n",
         ],
         absent: &["9443"],
+        restricted: false,
+    },
+    Case {
+        about: "the nodes' network, with a node to spare",
+        values: "{hostNetwork: true, updateStrategy: {rollingUpdate: {maxUnavailable: 0, maxSurge: 25%}}}",
+        present: &["rollingUpdate:\n      maxUnavailable: 0\n      maxSurge: 25%\n"],
+        absent: &[],
         restricted: false,
     },
     Case {

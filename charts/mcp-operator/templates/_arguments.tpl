@@ -1,0 +1,58 @@
+{{/* Where the certificate's Secret is mounted. */}}
+{{- define "mcp-operator.certificateFolder" -}}
+/etc/mcp-operator/certificates
+{{- end }}
+
+{{/* What the operator is called with, as a list; extraArgs come after it. */}}
+{{- define "mcp-operator.arguments" -}}
+- run
+- --webhook-address
+- {{ include "mcp-operator.address" (list .Values.bindAddress .Values.webhook.port) | quote }}
+- --http-address
+- {{ include "mcp-operator.address" (list .Values.bindAddress .Values.http.port) | quote }}
+- --webhook-configuration
+- {{ include "mcp-operator.webhookConfiguration" . }}
+{{- if include "mcp-operator.servingSecret" . }}
+- --certificate-folder
+- {{ include "mcp-operator.certificateFolder" . }}
+{{- else }}
+- --webhook-host
+- {{ include "mcp-operator.webhookHost" . }}
+- --ca-secret
+- {{ include "mcp-operator.caSecret" . }}
+- --ca-life
+- {{ .Values.certificates.selfSigned.caLife }}
+- --certificate-life
+- {{ .Values.certificates.selfSigned.life }}
+{{- end }}
+- --leader-elect
+- --lease
+- {{ include "mcp-operator.fullname" . }}
+- --lease-duration
+- {{ .Values.leaderElection.leaseDuration }}
+{{- range .Values.watch.namespaces }}
+- --watch-namespace
+- {{ . }}
+{{- end }}
+- --drain-seconds
+- {{ .Values.drainSeconds | quote }}
+- --log-format
+- {{ .Values.log.format }}
+{{- /* Left out, "info" spares the noise of libraries. */}}
+{{- if ne .Values.log.level "info" }}
+- --log
+- {{ .Values.log.level | quote }}
+{{- end }}
+{{- end }}
+
+{{/* No flag is given twice: the operator would end at once. */}}
+{{- define "mcp-operator.checkArguments" -}}
+{{- $own := include "mcp-operator.arguments" . | fromYamlArray }}
+{{- $repeatable := list "--watch-namespace" "--webhook-host" }}
+{{- range .Values.extraArgs }}
+{{- $flag := splitList "=" . | first }}
+{{- if and (hasPrefix "--" $flag) (has $flag $own) (not (has $flag $repeatable)) }}
+{{- fail (printf "extraArgs: %s: the chart sets this flag, and the operator takes it once only; change the value that the chart makes it of (names are made of fullnameOverride)" $flag) }}
+{{- end }}
+{{- end }}
+{{- end }}

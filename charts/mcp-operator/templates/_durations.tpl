@@ -1,0 +1,52 @@
+{{/* The milliseconds of a duration that the schema takes, such as 1h30m. */}}
+{{- define "mcp-operator.milliseconds" -}}
+{{- $units := dict "h" 3600000 "m" 60000 "s" 1000 "ms" 1 }}
+{{- $sum := 0.0 }}
+{{- range regexFindAll "[0-9.]+(h|ms|m|s)" . -1 }}
+{{- $number := regexFind "[0-9.]+" . }}
+{{- $sum = addf $sum (mulf (float64 $number) (get $units (trimPrefix $number .))) }}
+{{- end }}
+{{- printf "%.0f" $sum }}
+{{- end }}
+
+{{/* What the operator would refuse when it starts, and the fix. */}}
+{{- define "mcp-operator.checkDurations" -}}
+{{- $lease := .Values.leaderElection.leaseDuration }}
+{{- $milliseconds := include "mcp-operator.milliseconds" $lease | float64 }}
+{{- if or (lt $milliseconds 2000.0) (gt $milliseconds 86400000.0) (ne $milliseconds (mulf 1000 (floor (divf $milliseconds 1000)))) }}
+{{- fail (printf "leaderElection.leaseDuration: %s: expected whole seconds, from 2s to 24h" $lease) }}
+{{- end }}
+{{- if eq .Values.certificates.mode "self-signed" }}
+{{- include "mcp-operator.checkLives" . }}
+{{- end }}
+{{- if eq .Values.certificates.mode "cert-manager" }}
+{{- with .Values.certificates.certManager }}
+{{- if ge (include "mcp-operator.milliseconds" .renewBefore | float64) (include "mcp-operator.milliseconds" .duration | float64) }}
+{{- fail (printf "certificates.certManager.renewBefore: %s: not shorter than certificates.certManager.duration, %s; the certificate would be renewed without end" .renewBefore .duration) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Certificates of a CA must be out of use when it ends, and be renewed in time when it is replaced. */}}
+{{- define "mcp-operator.checkLives" -}}
+{{- $lives := .Values.certificates.selfSigned }}
+{{- $life := include "mcp-operator.milliseconds" $lives.life | float64 }}
+{{- $caLife := include "mcp-operator.milliseconds" $lives.caLife | float64 }}
+{{- if lt $life 3000.0 }}
+{{- fail (printf "certificates.selfSigned.life: %s: too short; 3s is the least" $lives.life) }}
+{{- end }}
+{{- if gt $caLife 315360000000.0 }}
+{{- fail (printf "certificates.selfSigned.caLife: %s: too long; 87600h (10 years) is the most" $lives.caLife) }}
+{{- end }}
+{{- if gt (mulf 3 $life) $caLife }}
+{{- fail (printf "certificates.selfSigned.caLife: %s: less than three times certificates.selfSigned.life, %s: a replaced CA would end before its certificates are out of use; make the one longer or the other shorter" $lives.caLife $lives.life) }}
+{{- end }}
+{{- $settles := false }}
+{{- range .Values.extraArgs }}
+{{- $settles = or $settles (eq (splitList "=" . | first) "--ca-settle") }}
+{{- end }}
+{{- if and (not $settles) (lt $life 120000.0) }}
+{{- fail (printf "certificates.selfSigned.life: %s: shorter than 2m, twice the time for which a new CA has to settle; make it longer, or shorten that by extraArgs [--ca-settle, 10s]" $lives.life) }}
+{{- end }}
+{{- end }}
