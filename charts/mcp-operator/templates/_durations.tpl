@@ -50,3 +50,23 @@
 {{- fail (printf "certificates.selfSigned.life: %s: shorter than 2m, twice the time for which a new CA has to settle; make it longer, or shorten that by extraArgs [--ca-settle, 10s]" $lives.life) }}
 {{- end }}
 {{- end }}
+
+{{/*
+With how many seconds left a certificate should have been renewed long ago: half of what is left when its renewal is
+due, which is a third of its life where the operator signs it; at most 7 days, and 30 for the CA.
+*/}}
+{{- define "mcp-operator.certificateExpiry" -}}
+{{- $given := .Values.prometheusRule.certificateExpiry | default dict }}
+{{- $serving := 604800.0 }}
+{{- $ca := 2592000.0 }}
+{{- with .Values.certificates }}
+{{- if eq .mode "self-signed" }}
+{{- $serving = minf $serving (divf (include "mcp-operator.milliseconds" .selfSigned.life) 6000) }}
+{{- $ca = minf $ca (divf (include "mcp-operator.milliseconds" .selfSigned.caLife) 6000) }}
+{{- else if eq .mode "cert-manager" }}
+{{- $serving = minf $serving (divf (include "mcp-operator.milliseconds" .certManager.renewBefore) 2000) }}
+{{- end }}
+{{- end -}}
+serving: {{ $given.serving | default (ceil $serving) | int64 }}
+ca: {{ $given.ca | default (ceil $ca) | int64 }}
+{{- end }}

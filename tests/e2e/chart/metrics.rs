@@ -92,3 +92,68 @@ async fn alerts_ask_for_metrics_that_there_are_and_tell_what_to_do() {
         "other operators' metrics do not count"
     );
 }
+
+/// With the operator's default lives, with short ones, and where others renew: due is not yet late.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_that_is_renewed_in_time_raises_no_alert() {
+    let table = [
+        ("{}", 14_400, 2_592_000),
+        (
+            "{selfSigned: {life: 1h, caLife: 36h30m}}",
+            600,
+            6 * 3600 + 300,
+        ),
+        (
+            "{selfSigned: {life: 8760h, caLife: 87600h}}",
+            604_800,
+            2_592_000,
+        ),
+        ("{mode: cert-manager}", 604_800, 2_592_000),
+        (
+            "{mode: cert-manager, certManager: {duration: 1h, renewBefore: 20m}}",
+            600,
+            2_592_000,
+        ),
+        (
+            "{mode: existing-secret, existingSecret: {name: a, caBundle: LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0t}}",
+            604_800,
+            2_592_000,
+        ),
+    ];
+    let expression = async |certificates: &str, expiry: &str| {
+        let values = format!(
+            "{{certificates: {certificates}, prometheusRule: {{enabled: true, certificateExpiry: {expiry}}}}}"
+        );
+        let objects = objects(shared().await, "metrics", &values).await.unwrap();
+        let rule = find(&objects, "PrometheusRule", "mcp-operator");
+        let alerts = rule["spec"]["groups"][0]["rules"].as_array().unwrap();
+        let mut alerts = alerts.iter();
+        let alert = alerts.find(|alert| alert["alert"] == "McpOperatorCertificateExpiresSoon");
+        alert.unwrap()["expr"].as_str().unwrap().to_owned()
+    };
+    let limits = |expression: &str| -> Vec<u64> {
+        let mut limits = expression.split("time() < ").skip(1);
+        let mut read = || limits.next()?.split(' ').next()?.parse().ok();
+        vec![read().unwrap(), read().unwrap()]
+    };
+    for (certificates, serving, ca) in table {
+        let derived = expression(certificates, "{}").await;
+        assert_eq!(limits(&derived), [serving, ca], "{certificates}: {derived}");
+        let given = expression(certificates, "{serving: 60, ca: 1000000000}").await;
+        assert_eq!(
+            limits(&given),
+            [60, 1_000_000_000],
+            "{certificates}: {given}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn labels_of_alerts_win_over_the_charts() {
+    let values = "prometheusRule: {enabled: true, alertLabels: {severity: page}}";
+    let objects = objects(shared().await, "metrics", values).await.unwrap();
+    let rule = find(&objects, "PrometheusRule", "mcp-operator");
+    for alert in rule["spec"]["groups"][0]["rules"].as_array().unwrap() {
+        assert_eq!(alert["labels"], json!({"severity": "page"}), "{alert}");
+    }
+}
