@@ -15,8 +15,17 @@
 {{- fail "certificates.existingSecret.caBundle: required with certificates.mode existing-secret, unless an annotation in webhook.annotations lets something else inject it" }}
 {{- end }}
 {{- end }}
-{{- if and .Values.metrics.serviceMonitor.enabled (not .Values.metrics.enabled) }}
+{{- with .Values.metrics.serviceMonitor }}
+{{- if .enabled }}
+{{- if not $.Values.metrics.enabled }}
 {{- fail "metrics.serviceMonitor.enabled: needs metrics.enabled" }}
+{{- end }}
+{{- if .scrapeTimeout }}
+{{- if gt (include "mcp-operator.milliseconds" .scrapeTimeout | float64) (include "mcp-operator.milliseconds" .interval | float64) }}
+{{- fail (printf "metrics.serviceMonitor.scrapeTimeout: %s: longer than metrics.serviceMonitor.interval, %s" .scrapeTimeout .interval) }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- if and .Values.podDisruptionBudget.enabled (hasKey .Values.podDisruptionBudget "minAvailable") (hasKey .Values.podDisruptionBudget "maxUnavailable") }}
 {{- fail "podDisruptionBudget: minAvailable and maxUnavailable exclude each other; set one" }}

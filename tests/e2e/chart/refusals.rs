@@ -144,6 +144,22 @@ const TABLE: &[(&str, &[&str])] = &[
         &["metrics.serviceMonitor.enabled", "metrics.enabled"],
     ),
     (
+        "metrics: {serviceMonitor: {enabled: true, interval: 1m, scrapeTimeout: 61s}}",
+        &[
+            "metrics.serviceMonitor.scrapeTimeout",
+            "61s",
+            "metrics.serviceMonitor.interval, 1m",
+        ],
+    ),
+    (
+        "volumeMounts: [{mountPath: /a}]",
+        &["/volumeMounts/0", "name"],
+    ),
+    (
+        "extraObjects: [7]",
+        &["/extraObjects/0", "string or object"],
+    ),
+    (
         "crds: {enabled: true}",
         &["/crds", "enabled", "not allowed"],
     ),

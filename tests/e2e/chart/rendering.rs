@@ -154,6 +154,31 @@ const CASES: &[Case] = &[
         ..CASE
     },
     Case {
+        about: "what other charts can, too",
+        values: "{revisionHistoryLimit: 3, hostAliases: [{ip: 192.0.2.1, hostnames: [api.example.com]}], volumes: \
+                 [{name: scratch, emptyDir: {}}], volumeMounts: [{name: scratch, mountPath: /scratch}], certificates: \
+                 {mode: cert-manager}, metrics: {serviceMonitor: {enabled: true, namespace: rendered-other, interval: \
+                 1m, scrapeTimeout: 1m, honorLabels: true}}, extraObjects: [{apiVersion: v1, kind: ConfigMap, \
+                 metadata: {name: '{{ .Release.Name }}-extra', namespace: rendered}}, \"apiVersion: v1\\nkind: \
+                 ConfigMap\\nmetadata:\\n  namespace: rendered\\n  name: {{ include `mcp-operator.fullname` . }}-text\"]}",
+        present: &[
+            "revisionHistoryLimit: 3",
+            "- api.example.com",
+            "mountPath: /scratch",
+            "mountPath: /etc/mcp-operator/certificates",
+            "emptyDir: {}",
+            "secretName: mcp-operator-webhook-tls",
+            "kind: ServiceMonitor\nmetadata:\n  name: mcp-operator\n  namespace: rendered-other\n",
+            "scrapeTimeout: 1m",
+            "honorLabels: true",
+            "matchNames: [\"rendered\"]",
+            "name: 'mcp-operator-extra'",
+            "name: mcp-operator-text",
+        ],
+        absent: &[],
+        ..CASE
+    },
+    Case {
         about: "everything off",
         values: "{replicas: null, podDisruptionBudget: {enabled: false}, topologySpreadConstraints: [], nodeSelector: \
                  null, resources: null, rbac: {create: false, aggregate: false}, serviceAccount: {create: false}, \
