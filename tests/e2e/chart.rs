@@ -4,6 +4,7 @@ mod access;
 mod cert_manager;
 mod life;
 mod metrics;
+mod nulls;
 mod refusals;
 mod release;
 mod rendering;

@@ -27,12 +27,17 @@
 {{- end }}
 {{- end }}
 {{- end }}
-{{- if and .Values.podDisruptionBudget.enabled (hasKey .Values.podDisruptionBudget "minAvailable") (hasKey .Values.podDisruptionBudget "maxUnavailable") }}
+{{- with .Values.podDisruptionBudget }}
+{{- if and .enabled (hasKey . "minAvailable") (hasKey . "maxUnavailable") }}
 {{- fail "podDisruptionBudget: minAvailable and maxUnavailable exclude each other; set one" }}
+{{- end }}
 {{- end }}
 {{- with .Values.autoscaling }}
 {{- if and .enabled (gt (int .minReplicas) (int .maxReplicas)) }}
 {{- fail (printf "autoscaling.minReplicas: %v: above autoscaling.maxReplicas, %v; lower the one or raise the other" .minReplicas .maxReplicas) }}
+{{- end }}
+{{- if and .enabled (not (or .targetCPUUtilizationPercentage .targetMemoryUtilizationPercentage)) }}
+{{- fail "autoscaling: no target; set targetCPUUtilizationPercentage or targetMemoryUtilizationPercentage" }}
 {{- end }}
 {{- end }}
 {{- include "mcp-operator.checkArguments" . }}

@@ -21,7 +21,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- $_ := set $own "app.kubernetes.io/version" .Chart.AppVersion }}
 {{- $_ := set $own "app.kubernetes.io/managed-by" .Release.Service }}
 {{- $_ := set $own "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-") }}
-{{- merge $own .Values.commonLabels | toYaml }}
+{{- merge $own (.Values.commonLabels | default dict) | toYaml }}
 {{- end }}
 
 {{- define "mcp-operator.serviceAccountName" -}}
@@ -78,7 +78,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 
 {{/* Where `helm test` makes its dry runs. */}}
 {{- define "mcp-operator.testNamespace" -}}
-{{- .Values.tests.namespace | default (first .Values.watch.namespaces) | default .Release.Namespace }}
+{{- .Values.tests.namespace | default (.Values.watch.namespaces | default list | first) | default .Release.Namespace }}
 {{- end }}
 
 {{/* What the API server is to trust, in base64; empty when others fill it in. */}}

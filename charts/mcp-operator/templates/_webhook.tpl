@@ -41,7 +41,7 @@ timeoutSeconds: {{ $root.Values.webhook.timeoutSeconds }}
 
 {{/* The namespaces that the operator has rights in, and the user's own selector. */}}
 {{- define "mcp-operator.namespaceSelector" -}}
-{{- $selector := deepCopy .Values.webhook.namespaceSelector }}
+{{- $selector := deepCopy (.Values.webhook.namespaceSelector | default dict) }}
 {{- with .Values.watch.namespaces }}
 {{- $watched := dict "key" "kubernetes.io/metadata.name" "operator" "In" "values" . }}
 {{- $_ := set $selector "matchExpressions" (append (default list (get $selector "matchExpressions")) $watched) }}
@@ -54,7 +54,7 @@ timeoutSeconds: {{ $root.Values.webhook.timeoutSeconds }}
 name: {{ include "mcp-operator.webhookConfiguration" . }}
 labels:
   {{- include "mcp-operator.labels" . | nindent 2 }}
-{{- $annotations := deepCopy .Values.webhook.annotations }}
+{{- $annotations := deepCopy (.Values.webhook.annotations | default dict) }}
 {{- if eq .Values.certificates.mode "cert-manager" }}
 {{- $_ := set $annotations "cert-manager.io/inject-ca-from" (printf "%s/%s" .Release.Namespace (include "mcp-operator.webhookService" .)) }}
 {{- end }}

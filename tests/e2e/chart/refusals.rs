@@ -125,6 +125,10 @@ const TABLE: &[(&str, &[&str])] = &[
         "autoscaling: {enabled: true, minReplicas: 6}",
         &["autoscaling.minReplicas", "6", "autoscaling.maxReplicas, 5"],
     ),
+    (
+        "autoscaling: {enabled: true, targetCPUUtilizationPercentage: null}",
+        &["autoscaling", "targetCPUUtilizationPercentage"],
+    ),
     ("commonLabels: {team: 7}", &["/commonLabels/team", "string"]),
     (
         "resources: {request: {cpu: 1}}",

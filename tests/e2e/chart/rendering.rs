@@ -475,3 +475,36 @@ async fn names_are_short_enough_and_begin_alike() -> Result<()> {
     assert!(seen > 15, "{seen}");
     Ok(())
 }
+
+/// The webhooks are asked about objects with these labels only, so the test's have them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_test_makes_what_the_webhooks_are_asked_about() -> Result<()> {
+    let selector = "webhook: {objectSelector: {matchLabels: {a.example.com/mcp: 'true', b: ''}}}";
+    let table = [
+        ("{}".to_owned(), vec![]),
+        (
+            format!("{{{selector}}}"),
+            vec!["--label", "a.example.com/mcp=true", "--label", "b="],
+        ),
+        (
+            format!("{{{selector}, tests: {{labels: {{c: d}}}}}}"),
+            vec!["--label", "c=d"],
+        ),
+    ];
+    for (values, labels) in table {
+        let values = values.replacen(
+            '{',
+            "{podAnnotations: {mesh: 'off', helm.sh/hook: other}, podLabels: {e: f},",
+            1,
+        );
+        let objects = objects(shared().await, "rendered", &values).await?;
+        let pod = find(&objects, "Pod", "mcp-operator-test");
+        let arguments = [&["check", "--namespace", "rendered"], &*labels].concat();
+        assert_eq!(pod["spec"]["containers"][0]["args"], json!(arguments));
+        let metadata = &pod["metadata"];
+        assert_eq!(metadata["annotations"]["mesh"], "off");
+        assert_eq!(metadata["annotations"]["helm.sh/hook"], "test");
+        assert_eq!(metadata["labels"]["e"], "f");
+    }
+    Ok(())
+}
