@@ -2,6 +2,7 @@
 
 mod access;
 mod cert_manager;
+mod documentation;
 mod life;
 mod metrics;
 mod nulls;

@@ -72,7 +72,7 @@ async fn install_upgrade_rollback_uninstall() -> Result<()> {
         .await?;
     for hint in [
         "kubectl -n mcp-operator-system rollout status deployment/mcp-operator",
-        "kind: MCPServer",
+        "image.repository is a placeholder",
     ] {
         assert!(notes.contains(hint), "no {hint:?} in: {notes}");
     }
@@ -90,6 +90,7 @@ async fn install_upgrade_rollback_uninstall() -> Result<()> {
         ],
         "",
     )?;
+    first_server(&life, &notes)?;
     life.kubectl(&["apply", "-f", "-"], &server("default"))?;
     life.kubectl(&["apply", "-f", "-"], &server(NAMESPACE))?;
 
@@ -239,18 +240,26 @@ fn let_go(life: &Life) -> Result<()> {
     let start = page.find("    kubectl get mcpservers --all-namespaces --no-headers");
     let script = &page[start.context("the page does not tell it any more")?..];
     let script = &script[..script.find("\n\n").context("it does not end")?];
-    let tools = life.cluster.kubectl().parent().context("no folder")?;
-    let path = std::env::var("PATH").unwrap_or_default();
-    let mut shell = std::process::Command::new("sh");
-    shell
-        .args(["-ec", script])
-        .env("KUBECONFIG", life.cluster.kubeconfig())
-        .env("KUBECACHEDIR", life.cluster.folder().join("kubectl-cache"))
-        .env("PATH", format!("{}:{path}", tools.display()));
-    let output = shell.output()?;
-    let words = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{words}");
-    Ok(())
+    life.shell(script).map(drop)
+}
+
+/// Pastes what the notes tell to try first.
+fn first_server(life: &Life, notes: &str) -> Result<()> {
+    let start = notes.find("kubectl apply -f - <<");
+    let end = notes.find("\nTry out the webhooks").context("no end")?;
+    let script = &notes[start.context("the notes do not tell it any more")?..end];
+    let (apply, watch) = script.split_once("\n\n").context("no two commands")?;
+    let said = life.shell(apply)?;
+    assert!(
+        said.contains("mcpserver.mcp.example.com/everything created"),
+        "{said}"
+    );
+    // Not watched here: it would not end.
+    let get = watch.trim().trim_end_matches("--watch");
+    let said = life.shell(get)?;
+    assert!(said.contains("streamable-http"), "{said}");
+    life.kubectl(&["delete", "mcpserver", "everything", "-n", "default"], "")
+        .map(drop)
 }
 
 /// `helm test`, with the pod's end told by us: there are no containers here.

@@ -79,6 +79,24 @@ impl Life {
         Ok(String::from_utf8(output.stdout)?)
     }
 
+    /// What a user pastes into a shell; what it prints.
+    pub fn shell(&self, script: &str) -> Result<String> {
+        let tools = self.cluster.kubectl().parent().context("no folder")?;
+        let path = std::env::var("PATH").unwrap_or_default();
+        let mut shell = std::process::Command::new("bash");
+        shell
+            .args(["-ec", script])
+            .env("KUBECONFIG", self.cluster.kubeconfig())
+            .env("KUBECACHEDIR", self.cluster.folder().join("kubectl-cache"))
+            .env("PATH", format!("{}:{path}", tools.display()));
+        let output = shell.output()?;
+        let words = String::from_utf8_lossy(&output.stderr);
+        // A text that does not end is a warning only.
+        let whole = !words.contains("here-document");
+        ensure!(output.status.success() && whole, "{script}: {words}");
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
     pub async fn available(&self) -> Result<Option<i32>> {
         let deployments = Api::<Deployment>::namespaced(self.client.clone(), NAMESPACE);
         let deployment = deployments.get(RELEASE).await?;
