@@ -9,7 +9,7 @@ const README: &str = include_str!("../../../README.md");
 const INSTALLING: &str = include_str!("../../../docs/installing.md");
 
 /// The commands of a page that begin like this, each as its words.
-fn commands<'a>(page: &str, begin: &'a str) -> Vec<Vec<String>> {
+fn commands(page: &str, begin: &str) -> Vec<Vec<String>> {
     let joined = page.replace("\\\n", " ");
     let lines = joined.lines().filter_map(|line| line.strip_prefix("    "));
     lines
