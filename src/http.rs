@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn answers() {
-        let metrics = Metrics::new(Arc::default());
+        let metrics = Metrics::new(Arc::default()).unwrap();
         let well: Ready = Arc::new(|| Ok(()));
         let ill: Ready = Arc::new(|| Err("no certificate yet".to_owned()));
         let table = [
@@ -130,6 +130,11 @@ mod tests {
             let response = answer(&method, path, &metrics, ready);
             assert_eq!(response.status().as_u16(), code, "{what}");
         }
+        let response = answer(&Method::GET, "/metrics", &metrics, &well);
+        assert_eq!(
+            response.headers()[CONTENT_TYPE],
+            "text/plain; version=0.0.4"
+        );
     }
 
     #[tokio::test]
@@ -138,7 +143,7 @@ mod tests {
 
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let metrics = Arc::new(Metrics::new(Arc::default()));
+        let metrics = Arc::new(Metrics::new(Arc::default()).unwrap());
         let server = tokio::spawn(serve(listener, metrics, || Ok(())));
         let mut silent = Vec::new();
         for _ in 0..2 * CONNECTIONS {

@@ -6,13 +6,11 @@ use std::time::{Duration, SystemTime};
 
 use certs::Serving;
 use kube::runtime::reflector::ObjectRef;
-use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::metrics::info::Info;
-use prometheus_client::registry::Registry;
+use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
 use webhook::{Operation, Verdict};
 
 use crate::api::MCPServer;
@@ -22,8 +20,8 @@ use crate::controller::error::{Class, Error};
 
 /// Begins every name.
 const PREFIX: &str = "mcp_operator";
-/// What [`Metrics::text`] is: `OpenMetrics`, which Prometheus asks for first.
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// What [`Metrics::text`] is: the text that every version of Prometheus reads.
+pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
 /// The webhooks, as labels name them.
 pub const MUTATE: &str = "mutate";
@@ -35,121 +33,120 @@ const PASS: [f64; 10] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 3
 /// Upper bounds in seconds of a verdict, which the API server waits 5 s for.
 const VERDICT: [f64; 8] = [0.0001, 0.00025, 0.0005, 0.001, 0.005, 0.025, 0.25, 2.5];
 
-type Label = (&'static str, &'static str);
-type Histograms<const LABELS: usize> = Family<[Label; LABELS], Histogram, fn() -> Histogram>;
+/// Series of one name, told apart by the values of so many labels: with as many as were named when it was made
+/// there always is one.
+struct Series<Vec, const LABELS: usize>(Vec);
+
+type Counters<const LABELS: usize> = Series<IntCounterVec, LABELS>;
+type Gauges<const LABELS: usize> = Series<IntGaugeVec, LABELS>;
+type Histograms<const LABELS: usize> = Series<HistogramVec, LABELS>;
 
 /// All that is counted; shared by whoever counts.
 pub struct Metrics {
     registry: Registry,
-    passes: Family<[Label; 2], Counter>,
+    passes: Counters<2>,
     pass_time: Histogram,
-    reviews: Family<[Label; 3], Counter>,
+    reviews: Counters<3>,
     review_time: Histograms<1>,
-    leader: Gauge,
-    queue_depth: Gauge,
-    servers: Family<[Label; 1], Gauge>,
-    expiry: Family<[Label; 1], Gauge>,
+    leader: IntGauge,
+    queue_depth: IntGauge,
+    servers: Gauges<1>,
+    expiry: Gauges<1>,
     queue: Mutex<HashSet<ObjectRef<MCPServer>>>,
     watched: Mutex<Vec<Weak<Cache<MCPServer>>>>,
     serving: Arc<Serving>,
 }
 
 impl Metrics {
-    /// Nothing counted yet. The expiry of certificates is told of what `serving` serves.
-    pub fn new(serving: Arc<Serving>) -> Self {
-        let mut registry = Registry::with_prefix(PREFIX);
+    /// Nothing counted yet. The expiry of certificates is told of what `serving` serves. An error when a name
+    /// is no metric's, or taken.
+    pub fn new(serving: Arc<Serving>) -> Result<Self, prometheus::Error> {
+        let registry = Registry::new_custom(Some(PREFIX.to_owned()), None)?;
+        let build = Opts::new("build_info", "What is running")
+            .const_label("version", env!("CARGO_PKG_VERSION"));
+        register(&registry, IntGauge::with_opts(build)?)?.set(1);
+        let gauge = |name, help| register(&registry, IntGauge::new(name, help)?);
         let metrics = Self {
-            passes: Family::default(),
-            pass_time: Histogram::new(PASS),
-            reviews: Family::default(),
-            review_time: Family::new_with_constructor(|| Histogram::new(VERDICT)),
-            leader: Gauge::default(),
-            queue_depth: Gauge::default(),
-            servers: Family::default(),
-            expiry: Family::default(),
+            passes: counters(
+                &registry,
+                "reconciles_total",
+                "Passes of reconciling, by result and by class of error",
+                ["result", "class"],
+            )?,
+            pass_time: register(
+                &registry,
+                Histogram::with_opts(
+                    HistogramOpts::new("reconcile_duration_seconds", "Time of a pass")
+                        .buckets(PASS.into()),
+                )?,
+            )?,
+            reviews: counters(
+                &registry,
+                "admission_requests_total",
+                "Admission requests by webhook, operation and verdict",
+                ["webhook", "operation", "verdict"],
+            )?,
+            review_time: Series(register(
+                &registry,
+                HistogramVec::new(
+                    HistogramOpts::new("admission_duration_seconds", "Time to a verdict")
+                        .buckets(VERDICT.into()),
+                    &["webhook"],
+                )?,
+            )?),
+            leader: gauge("leader", "1 while this replica reconciles, else 0")?,
+            queue_depth: gauge(
+                "reconcile_queue_depth",
+                "MCPServers whose pass is due and has not begun",
+            )?,
+            servers: gauges(
+                &registry,
+                "mcpservers",
+                "MCPServers by phase; none while this replica does not lead",
+                ["phase"],
+            )?,
+            expiry: gauges(
+                &registry,
+                "certificate_expiry_timestamp_seconds",
+                "When the served certificate and the CA that signs end, in seconds since 1970",
+                ["certificate"],
+            )?,
             queue: Mutex::default(),
             watched: Mutex::default(),
             serving,
-            registry: Registry::default(),
+            registry,
         };
-        // All series from the start: a rate over one that appears with its first error misses it.
-        for (result, class) in [
-            ("success", "none"),
-            ("error", class(Class::Transient)),
-            ("error", class(Class::Configuration)),
-            ("error", class(Class::Permanent)),
+        metrics.begin();
+        Ok(metrics)
+    }
+
+    /// All series from the start: a rate over one that appears with its first error misses it.
+    fn begin(&self) {
+        for labels in [
+            ["success", "none"],
+            ["error", class(Class::Transient)],
+            ["error", class(Class::Configuration)],
+            ["error", class(Class::Permanent)],
         ] {
-            let _ = metrics
-                .passes
-                .get_or_create(&[("result", result), ("class", class)]);
+            let _ = self.passes.of(labels);
         }
         for webhook in [MUTATE, VALIDATE] {
+            let _ = self.review_time.of([webhook]);
             for operation in [Operation::Create, Operation::Update].map(name_of) {
                 for verdict in ["allowed", "denied", "error"] {
-                    let labels = [
-                        ("webhook", webhook),
-                        ("operation", operation),
-                        ("verdict", verdict),
-                    ];
-                    let _ = metrics.reviews.get_or_create(&labels);
+                    let _ = self.reviews.of([webhook, operation, verdict]);
                 }
             }
-        }
-        registry.register(
-            "reconciles",
-            "Passes of reconciling, by result and by class of error",
-            metrics.passes.clone(),
-        );
-        registry.register(
-            "reconcile_duration_seconds",
-            "Time of a pass",
-            metrics.pass_time.clone(),
-        );
-        registry.register(
-            "reconcile_queue_depth",
-            "MCPServers whose pass is due and has not begun",
-            metrics.queue_depth.clone(),
-        );
-        registry.register(
-            "mcpservers",
-            "MCPServers by phase; none while this replica does not lead",
-            metrics.servers.clone(),
-        );
-        registry.register(
-            "admission_requests",
-            "Admission requests by webhook, operation and verdict",
-            metrics.reviews.clone(),
-        );
-        registry.register(
-            "admission_duration_seconds",
-            "Time to a verdict",
-            metrics.review_time.clone(),
-        );
-        registry.register(
-            "certificate_expiry_timestamp_seconds",
-            "When the served certificate and the CA that signs end, in seconds since 1970",
-            metrics.expiry.clone(),
-        );
-        registry.register(
-            "leader",
-            "1 while this replica reconciles, else 0",
-            metrics.leader.clone(),
-        );
-        let version = vec![("version", env!("CARGO_PKG_VERSION"))];
-        registry.register("build", "What is running", Info::new(version));
-        Self {
-            registry,
-            ..metrics
         }
     }
 
     /// Counts a pass that has ended.
     pub fn passed(&self, error: Option<&Error>, time: Duration) {
         let labels = match error {
-            None => [("result", "success"), ("class", "none")],
-            Some(error) => [("result", "error"), ("class", class(error.class()))],
+            None => ["success", "none"],
+            Some(error) => ["error", class(error.class())],
         };
-        self.passes.get_or_create(&labels).inc();
+        self.passes.of(labels).inc();
         self.pass_time.observe(time.as_secs_f64());
     }
 
@@ -161,13 +158,9 @@ impl Metrics {
         verdict: &Verdict,
         time: Duration,
     ) {
-        let labels = [
-            ("webhook", webhook),
-            ("operation", name_of(operation)),
-            ("verdict", outcome(verdict)),
-        ];
-        self.reviews.get_or_create(&labels).inc();
-        let time_of = self.review_time.get_or_create(&[("webhook", webhook)]);
+        let labels = [webhook, name_of(operation), outcome(verdict)];
+        self.reviews.of(labels).inc();
+        let time_of = self.review_time.of([webhook]);
         time_of.observe(time.as_secs_f64());
     }
 
@@ -192,8 +185,8 @@ impl Metrics {
         lock(&self.watched).push(Arc::downgrade(servers));
     }
 
-    /// Everything as `OpenMetrics` text.
-    pub fn text(&self) -> Result<String, std::fmt::Error> {
+    /// Everything as text of [`CONTENT_TYPE`].
+    pub fn text(&self) -> Result<String, prometheus::Error> {
         // A watch that ends with the lead may still have put something in.
         let depth = match self.leader.get() {
             0 => 0,
@@ -207,13 +200,10 @@ impl Metrics {
             ("ca", self.serving.authority_not_after()),
         ] {
             if let Some(expiry) = expiry {
-                let gauge = self.expiry.get_or_create(&[("certificate", certificate)]);
-                gauge.set(seconds(expiry));
+                self.expiry.of([certificate]).set(seconds(expiry));
             }
         }
-        let mut text = String::new();
-        encode(&mut text, &self.registry)?;
-        Ok(text)
+        TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 
     fn count_servers(&self) {
@@ -238,9 +228,43 @@ impl Metrics {
             true
         });
         for (phase, count) in counts {
-            self.servers.get_or_create(&[("phase", phase)]).set(count);
+            self.servers.of([phase]).set(count);
         }
     }
+}
+
+impl<B: MetricVecBuilder, const LABELS: usize> Series<MetricVec<B>, LABELS> {
+    fn of(&self, values: [&str; LABELS]) -> B::M {
+        self.0.with_label_values(&values)
+    }
+}
+
+fn counters<const LABELS: usize>(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: [&str; LABELS],
+) -> Result<Counters<LABELS>, prometheus::Error> {
+    let counters = IntCounterVec::new(Opts::new(name, help), &labels)?;
+    register(registry, counters).map(Series)
+}
+
+fn gauges<const LABELS: usize>(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: [&str; LABELS],
+) -> Result<Gauges<LABELS>, prometheus::Error> {
+    let gauges = IntGaugeVec::new(Opts::new(name, help), &labels)?;
+    register(registry, gauges).map(Series)
+}
+
+fn register<M: Collector + Clone + 'static>(
+    registry: &Registry,
+    metric: M,
+) -> Result<M, prometheus::Error> {
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
 }
 
 fn class(class: Class) -> &'static str {
@@ -292,7 +316,7 @@ mod tests {
 
     #[test]
     fn passes_and_verdicts_are_counted() {
-        let metrics = Metrics::new(Arc::default());
+        let metrics = Metrics::new(Arc::default()).unwrap();
         let second = Duration::from_secs(1);
         let refused = Error::Refused {
             text: String::new(),
@@ -322,16 +346,19 @@ mod tests {
         }
         let text = text(&metrics);
         for line in [
-            "mcp_operator_reconciles_total{result=\"success\",class=\"none\"} 1",
-            "mcp_operator_reconciles_total{result=\"error\",class=\"configuration\"} 1",
-            "mcp_operator_reconciles_total{result=\"error\",class=\"permanent\"} 0",
+            "mcp_operator_reconciles_total{class=\"none\",result=\"success\"} 1",
+            "mcp_operator_reconciles_total{class=\"configuration\",result=\"error\"} 1",
+            "mcp_operator_reconciles_total{class=\"permanent\",result=\"error\"} 0",
             "mcp_operator_reconcile_duration_seconds_count 2",
-            "mcp_operator_admission_requests_total{webhook=\"validate\",operation=\"UPDATE\",verdict=\"allowed\"} 2",
-            "mcp_operator_admission_requests_total{webhook=\"validate\",operation=\"UPDATE\",verdict=\"error\"} 1",
-            "mcp_operator_admission_requests_total{webhook=\"mutate\",operation=\"CREATE\",verdict=\"error\"} 0",
+            "mcp_operator_admission_requests_total{operation=\"UPDATE\",verdict=\"allowed\",webhook=\"validate\"} 2",
+            "mcp_operator_admission_requests_total{operation=\"UPDATE\",verdict=\"error\",webhook=\"validate\"} 1",
+            "mcp_operator_admission_requests_total{operation=\"CREATE\",verdict=\"error\",webhook=\"mutate\"} 0",
             "mcp_operator_admission_duration_seconds_count{webhook=\"validate\"} 3",
             "mcp_operator_mcpservers{phase=\"Failed\"} 0",
-            "# EOF",
+            "# TYPE mcp_operator_reconciles_total counter",
+            "# TYPE mcp_operator_admission_requests_total counter",
+            "# TYPE mcp_operator_admission_duration_seconds histogram",
+            "# TYPE mcp_operator_build_info gauge",
         ] {
             assert_has(&text, line);
         }
@@ -340,11 +367,21 @@ mod tests {
             &text,
             &format!("mcp_operator_build_info{{version=\"{version}\"}} 1"),
         );
+        assert!(!text.contains("# EOF"), "this is OpenMetrics: {text}");
+        // By its end a name tells what it is, to Prometheus' linters and to people.
+        let types: Vec<_> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+            .collect();
+        assert_eq!(types.len(), 8, "{types:?}");
+        for (name, is) in types {
+            assert_eq!(name.ends_with("_total"), is == "counter", "{name}: {is}");
+        }
     }
 
     #[test]
     fn a_server_is_in_the_queue_once_and_leaves_it_when_its_pass_begins() {
-        let metrics = Metrics::new(Arc::default());
+        let metrics = Metrics::new(Arc::default()).unwrap();
         let of = |name: &str| ObjectRef::new(name).within("a");
         metrics.leads(true);
         for name in ["one", "one", "two"] {

@@ -40,7 +40,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let plain = bind("--http-address", args.http_address).await?;
     let (keeper, serving) =
         certificates::start(connection.client.clone(), &args, &connection.namespace)?;
-    let metrics = Arc::new(Metrics::new(serving.clone()));
+    let metrics = Arc::new(Metrics::new(serving.clone())?);
     let (stop, stopped) = watch::channel(false);
 
     // Parts that end by themselves once they are told to stop.

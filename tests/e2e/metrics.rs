@@ -14,7 +14,7 @@ use crate::wire::get_plain;
 pub const NAMES: &[(&str, &[&str])] = &[
     (
         "mcp_operator_admission_duration_seconds_bucket",
-        &["le", "webhook"],
+        &["webhook", "le"],
     ),
     (
         "mcp_operator_admission_duration_seconds_count",
@@ -23,7 +23,7 @@ pub const NAMES: &[(&str, &[&str])] = &[
     ("mcp_operator_admission_duration_seconds_sum", &["webhook"]),
     (
         "mcp_operator_admission_requests_total",
-        &["webhook", "operation", "verdict"],
+        &["operation", "verdict", "webhook"],
     ),
     ("mcp_operator_build_info", &["version"]),
     (
@@ -36,7 +36,7 @@ pub const NAMES: &[(&str, &[&str])] = &[
     ("mcp_operator_reconcile_duration_seconds_count", &[]),
     ("mcp_operator_reconcile_duration_seconds_sum", &[]),
     ("mcp_operator_reconcile_queue_depth", &[]),
-    ("mcp_operator_reconciles_total", &["result", "class"]),
+    ("mcp_operator_reconciles_total", &["class", "result"]),
 ];
 
 /// The samples of a text: name and labels, value.
@@ -53,7 +53,6 @@ fn samples(text: &str) -> Result<BTreeMap<String, f64>> {
 fn scrape(port: u16) -> Result<BTreeMap<String, f64>> {
     let (code, text) = get_plain(port, "/metrics")?;
     anyhow::ensure!(code == 200, "{code} {text}");
-    anyhow::ensure!(text.ends_with("# EOF\n"), "it is cut off: {text}");
     samples(&text)
 }
 
@@ -94,10 +93,10 @@ async fn what_happens_is_counted() -> Result<()> {
     let found = eventually("the counters tell", SOON, || async {
         let found = scrape(operator.http)?;
         let one = |series| value(&found, series) >= 1.0;
-        let told = one("mcp_operator_reconciles_total{result=\"success\",class=\"none\"}")
+        let told = one("mcp_operator_reconciles_total{class=\"none\",result=\"success\"}")
             && one("mcp_operator_mcpservers{phase=\"Ready\"}")
-            && one("mcp_operator_admission_requests_total{webhook=\"mutate\",operation=\"CREATE\",verdict=\"allowed\"}")
-            && one("mcp_operator_admission_requests_total{webhook=\"validate\",operation=\"CREATE\",verdict=\"denied\"}")
+            && one("mcp_operator_admission_requests_total{operation=\"CREATE\",verdict=\"allowed\",webhook=\"mutate\"}")
+            && one("mcp_operator_admission_requests_total{operation=\"CREATE\",verdict=\"denied\",webhook=\"validate\"}")
             && one("mcp_operator_leader")
             && value(&found, "mcp_operator_reconcile_queue_depth") == 0.0;
         if told {
