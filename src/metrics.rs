@@ -30,8 +30,11 @@ pub const VALIDATE: &str = "validate";
 
 /// Upper bounds in seconds of a pass, which makes several requests.
 const PASS: [f64; 10] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
-/// Upper bounds in seconds of a verdict, which the API server waits 5 s for.
-const VERDICT: [f64; 8] = [0.0001, 0.00025, 0.0005, 0.001, 0.005, 0.025, 0.25, 2.5];
+/// Upper bounds in seconds of a verdict: close to the second that is alerted on, and up to the 5 s that the API
+/// server waits.
+const VERDICT: [f64; 12] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+];
 
 /// Series of one name, told apart by the values of so many labels: with as many as were named when it was made
 /// there always is one.
