@@ -9,7 +9,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::DynamicObject;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
-use rustls::crypto::ring;
+use uuid::Uuid;
 
 use crate::Clock;
 use crate::authority::{self, Authority, Leaf};
@@ -398,7 +398,7 @@ impl Keeper {
                     tracing::info!("creating {what} with a new CA");
                     // By apply, as the right to a POST cannot be given for one name only; by a manager of
                     // its own, so that of two that make it at once one is refused.
-                    let params = PatchParams::apply(&format!("{manager}-{}", random()?));
+                    let params = PatchParams::apply(&format!("{manager}-{}", Uuid::new_v4()));
                     api.patch(name, &params, &Patch::Apply(&secret)).await
                 }
             };
@@ -429,16 +429,6 @@ pub(crate) fn verify(
 
 fn is(error: &kube::Error, code: u16) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == code)
-}
-
-/// Eight bytes in hexadecimal.
-fn random() -> Result<String, rustls::Error> {
-    let mut bytes = [0; 8];
-    ring::default_provider()
-        .secure_random
-        .fill(&mut bytes)
-        .map_err(|_| rustls::Error::FailedToGetRandomBytes)?;
-    Ok(format!("{:016x}", u64::from_be_bytes(bytes)))
 }
 
 /// Without its watches the keeper looks once a minute only, which somebody should know.
