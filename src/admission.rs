@@ -56,6 +56,10 @@ impl Handler for Mutator {
         }
         .boxed()
     }
+
+    fn unheard(&self, operation: Option<Operation>) {
+        self.metrics.unheard(metrics::MUTATE, operation);
+    }
 }
 
 impl Handler for Validator {
@@ -80,6 +84,10 @@ impl Handler for Validator {
             verdict
         }
         .boxed()
+    }
+
+    fn unheard(&self, operation: Option<Operation>) {
+        self.metrics.unheard(metrics::VALIDATE, operation);
     }
 }
 

@@ -28,6 +28,9 @@ pub const MUTATE: &str = "mutate";
 /// See [`MUTATE`].
 pub const VALIDATE: &str = "validate";
 
+/// The operation of a request that could not be read, or not yet.
+const UNKNOWN: &str = "unknown";
+
 /// Upper bounds in seconds of a pass, which makes several requests.
 const PASS: [f64; 10] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
 /// Upper bounds in seconds of a verdict: close to the second that is alerted on, and up to the 5 s that the API
@@ -140,6 +143,7 @@ impl Metrics {
                     let _ = self.reviews.of([webhook, operation, verdict]);
                 }
             }
+            let _ = self.reviews.of([webhook, UNKNOWN, "error"]);
         }
     }
 
@@ -165,6 +169,12 @@ impl Metrics {
         self.reviews.of(labels).inc();
         let time_of = self.review_time.of([webhook]);
         time_of.observe(time.as_secs_f64());
+    }
+
+    /// Counts a request that was answered with an error before it came to a verdict, `operation` if it is known.
+    pub fn unheard(&self, webhook: &'static str, operation: Option<Operation>) {
+        let operation = operation.map_or(UNKNOWN, name_of);
+        self.reviews.of([webhook, operation, "error"]).inc();
     }
 
     /// This replica begins to lead, or ends to.
@@ -347,6 +357,8 @@ mod tests {
                 metrics.reviewed("validate", Operation::Update, &verdict, second);
             }
         }
+        metrics.unheard("mutate", None);
+        metrics.unheard("validate", Some(Operation::Update));
         let text = text(&metrics);
         for line in [
             "mcp_operator_reconciles_total{class=\"none\",result=\"success\"} 1",
@@ -354,7 +366,9 @@ mod tests {
             "mcp_operator_reconciles_total{class=\"permanent\",result=\"error\"} 0",
             "mcp_operator_reconcile_duration_seconds_count 2",
             "mcp_operator_admission_requests_total{operation=\"UPDATE\",verdict=\"allowed\",webhook=\"validate\"} 2",
-            "mcp_operator_admission_requests_total{operation=\"UPDATE\",verdict=\"error\",webhook=\"validate\"} 1",
+            "mcp_operator_admission_requests_total{operation=\"UPDATE\",verdict=\"error\",webhook=\"validate\"} 2",
+            "mcp_operator_admission_requests_total{operation=\"unknown\",verdict=\"error\",webhook=\"mutate\"} 1",
+            "mcp_operator_admission_requests_total{operation=\"unknown\",verdict=\"error\",webhook=\"validate\"} 0",
             "mcp_operator_admission_requests_total{operation=\"CREATE\",verdict=\"error\",webhook=\"mutate\"} 0",
             "mcp_operator_admission_duration_seconds_count{webhook=\"validate\"} 3",
             "mcp_operator_mcpservers{phase=\"Failed\"} 0",

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail};
 use cluster::{Cluster, eventually};
+use mcp_operator::admission::MUTATE_PATH;
 use serde_json::json;
 
 use crate::rbac;
 use crate::setup::{self, SOON, Space};
-use crate::wire::get_plain;
+use crate::wire::{get_plain, post_to};
 
 /// Every name there is, with its labels; the dashboard and the alerts of the chart use these.
 pub const NAMES: &[(&str, &[&str])] = &[
@@ -86,6 +87,8 @@ async fn what_happens_is_counted() -> Result<()> {
     space.create("good", json!({"image": "x:1"})).await?;
     setup::refusal(space.create("bad", json!({"image": "X"})).await);
     space.until_ready("good").await;
+    let (code, _) = post_to(operator.port, MUTATE_PATH, "application/json", b"{")?;
+    assert_eq!(code, 400);
 
     let value = |samples: &BTreeMap<String, f64>, series: &str| {
         samples.get(series).copied().unwrap_or_default()
@@ -97,6 +100,7 @@ async fn what_happens_is_counted() -> Result<()> {
             && one("mcp_operator_mcpservers{phase=\"Ready\"}")
             && one("mcp_operator_admission_requests_total{operation=\"CREATE\",verdict=\"allowed\",webhook=\"mutate\"}")
             && one("mcp_operator_admission_requests_total{operation=\"CREATE\",verdict=\"denied\",webhook=\"validate\"}")
+            && one("mcp_operator_admission_requests_total{operation=\"unknown\",verdict=\"error\",webhook=\"mutate\"}")
             && one("mcp_operator_leader")
             && value(&found, "mcp_operator_reconcile_queue_depth") == 0.0;
         if told {

@@ -156,7 +156,12 @@ pub fn get_plain(port: u16, path: &str) -> Result<(u16, String)> {
 }
 
 fn post(path: &str, content_type: &str, body: &[u8]) -> Result<(u16, String)> {
-    let mut stream = connect(shared().operator.port)?;
+    post_to(shared().operator.port, path, content_type, body)
+}
+
+/// A POST over TLS to the operator at this port.
+pub fn post_to(port: u16, path: &str, content_type: &str, body: &[u8]) -> Result<(u16, String)> {
+    let mut stream = connect(port)?;
     let head = format!(
         "POST {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\n\r\n",
         body.len()

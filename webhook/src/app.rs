@@ -94,6 +94,9 @@ impl App {
                     message = refusal.message,
                     "request refused"
                 );
+                if let Some(handler) = self.handlers.get(head.uri.path()) {
+                    handler.unheard(None);
+                }
                 // Who expects to be told to go on has not sent its body, and now will not.
                 if !head.headers.contains_key(EXPECT) {
                     let limit = self.limits.body.saturating_mul(2);
@@ -166,25 +169,19 @@ impl App {
                     message,
                     "review could not be decoded"
                 );
+                handler.unheard(None);
                 let answer = respond::undecodable(&api_version, &uid, &message);
                 return Ok(json(StatusCode::OK, &answer));
             }
         };
         let asked = Asked::of(&request);
-        let Request {
-            operation,
-            namespace,
-            name,
-            ..
-        } = &request;
-        let (operation, namespace, name) = (*operation, namespace.clone(), name.clone());
-        let verdict = judge(handler, request, deadline).await;
+        let verdict = judge(handler, request, &asked, deadline).await;
         tracing::debug!(
             path = handler.path(),
-            uid = ?asked.uid,
-            ?operation,
-            ?namespace,
-            ?name,
+            uid = asked.uid,
+            operation = ?asked.operation,
+            namespace = asked.namespace,
+            name = asked.name,
             verdict = word(&verdict),
             "review"
         );
@@ -193,14 +190,28 @@ impl App {
 }
 
 /// Asks the handler, and answers in its place when it panics or takes too long.
-async fn judge(handler: &dyn Handler, request: Request, deadline: Instant) -> Verdict {
+async fn judge(
+    handler: &dyn Handler,
+    request: Request,
+    asked: &Asked,
+    deadline: Instant,
+) -> Verdict {
     // The call itself is inside too: it may panic before there is a future.
     let verdict = AssertUnwindSafe(async { handler.review(request).await }).catch_unwind();
-    let (code, reason, message) = match timeout_at(deadline, verdict).await {
+    let verdict = timeout_at(deadline, verdict).await;
+    let path = handler.path();
+    let Asked {
+        uid,
+        operation,
+        namespace,
+        name,
+        ..
+    } = asked;
+    let (code, reason, message) = match verdict {
         Ok(Ok(verdict)) => return verdict,
         Ok(Err(_)) => {
             // What it said went to standard error by the panic hook.
-            tracing::error!(path = handler.path(), "handler panicked");
+            tracing::error!(path, uid, ?operation, namespace, name, "handler panicked");
             (
                 500,
                 "InternalError",
@@ -208,10 +219,18 @@ async fn judge(handler: &dyn Handler, request: Request, deadline: Instant) -> Ve
             )
         }
         Err(_) => {
-            tracing::warn!(path = handler.path(), "handler took too long");
+            tracing::warn!(
+                path,
+                uid,
+                ?operation,
+                namespace,
+                name,
+                "handler took too long"
+            );
             (504, "Timeout", "the webhook's handler took too long")
         }
     };
+    handler.unheard(Some(*operation));
     Verdict::Deny {
         code,
         reason: reason.to_owned(),

@@ -5,14 +5,16 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::decode::API_VERSION;
-use crate::review::{Cause, GroupVersionKind, Request, Verdict};
+use crate::review::{Cause, GroupVersionKind, Operation, Request, Verdict};
 
-/// What the answer needs of a request; kept aside because the handler takes the request.
+/// What the answer and the log need of a request; kept aside because the handler takes the request.
 pub(crate) struct Asked {
     pub uid: String,
+    pub operation: Operation,
+    pub namespace: Option<String>,
+    /// Of one that the API server has yet to make up, the beginning.
+    pub name: String,
     kind: GroupVersionKind,
-    /// Empty when the API server has yet to make one up.
-    name: String,
     object: Value,
 }
 
@@ -31,6 +33,8 @@ impl Asked {
         ];
         Self {
             uid: request.uid.clone(),
+            operation: request.operation,
+            namespace: request.namespace.clone(),
             kind: request.kind.clone(),
             name: name
                 .into_iter()

@@ -123,4 +123,11 @@ pub trait Handler: Send + Sync + 'static {
 
     /// Judges one request. Called many times at once.
     fn review(&self, request: Request) -> BoxFuture<'_, Verdict>;
+
+    /// Told, for the handler's own statistics, that a request to its path was answered with an error that is
+    /// not its verdict: refused before it could be asked (`operation` is `None`: it is no review, or there
+    /// are too many), or its own review panicked or took too long. Must neither block nor panic.
+    fn unheard(&self, operation: Option<Operation>) {
+        let _ = operation;
+    }
 }

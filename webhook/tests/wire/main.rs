@@ -12,3 +12,4 @@ mod drain;
 mod load;
 mod reviews;
 mod support;
+mod unheard;
