@@ -168,8 +168,9 @@ async fn traced_pass(
 /// Whatever is logged of a server is logged in this, so that its name is found in one place.
 fn span_of(server: &ObjectMeta) -> tracing::Span {
     let (namespace, mcpserver) = (server.namespace.as_deref(), server.name.as_deref());
-    // Not `name`: in JSON that is the span's own.
-    tracing::info_span!("reconcile", namespace, mcpserver)
+    // At the highest level: a filter that leaves a span out leaves the name out of the warnings within, too. And
+    // not `name`: in JSON that is the span's own.
+    tracing::error_span!("reconcile", namespace, mcpserver)
 }
 
 fn triggers_of(

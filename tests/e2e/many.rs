@@ -61,7 +61,7 @@ async fn two_hundred_servers_converge_and_then_cost_nothing() -> Result<()> {
     let converged = Timestamp::now();
     // A write is told after it was made; the last one may be under way to the log.
     let logged = eventually("the log tells of all that became Ready", SOON, || async {
-        let logged = log(&operator)?;
+        let logged = setup::logged(&operator)?;
         let ready = |line: &&serde_json::Value| line["phase"] == "Ready";
         let ready = logged.iter().filter(ready).count();
         ensure!(ready >= SERVERS, "{ready} of {SERVERS}");
@@ -88,7 +88,7 @@ async fn two_hundred_servers_converge_and_then_cost_nothing() -> Result<()> {
         "in {PEACE:?} of peace the operator wrote {late:?}"
     );
 
-    let said = log(&operator)?;
+    let said = setup::logged(&operator)?;
     assert_eq!(
         said.len(),
         logged.len(),
@@ -117,21 +117,6 @@ async fn two_hundred_servers_converge_and_then_cost_nothing() -> Result<()> {
         "{by_kind:#?}"
     );
     setup::stop(cluster).await
-}
-
-/// The lines of the operator's log, each a JSON object without a key twice.
-fn log(operator: &setup::Operator) -> Result<Vec<serde_json::Value>> {
-    let text = std::fs::read_to_string(operator.process.log())?;
-    let lines = text.lines().map(|line| {
-        let parsed: serde_json::Value = serde_json::from_str(line)?;
-        // A key that stands twice is lost in the parsed form.
-        ensure!(
-            parsed.to_string().len() == line.len(),
-            "a key stands twice: {line}"
-        );
-        Ok(parsed)
-    });
-    lines.collect()
 }
 
 async fn writes(cluster: &Cluster) -> Result<Vec<cluster::AuditEntry>> {

@@ -61,7 +61,7 @@ async fn objects_stored_before_any_webhook_are_defaulted_and_their_faults_kept_o
         !alone.status.success() && said.contains("the mutating webhook was not asked"),
         "{alone:?}"
     );
-    let operator = setup::spawn_operator(&cluster, "operator", &[])?;
+    let operator = setup::spawn_operator(&cluster, "operator", &["--log", "warn"])?;
     setup::install(&cluster, operator.port)?;
     setup::wait_ready(&operator)?;
     setup::eventually_admitted(&space).await?;
@@ -74,6 +74,21 @@ async fn objects_stored_before_any_webhook_are_defaulted_and_their_faults_kept_o
 
     let good = space.until_ready("good").await;
     assert_eq!(good.finalizers(), [labels::FINALIZER]);
+    let logged = setup::logged(&operator)?;
+    let warning = logged.iter().find(|line| {
+        let message = line["message"].as_str().unwrap_or_default();
+        message.starts_with("this MCPServer cannot be read")
+    });
+    let span = &warning.expect("a warning about the unreadable one")["span"];
+    assert_eq!(
+        [&span["namespace"], &span["mcpserver"]],
+        [space.namespace.as_str(), "unreadable"],
+        "a filter for warnings leaves the name in"
+    );
+    assert!(
+        logged.iter().all(|line| line["level"] != "INFO"),
+        "{logged:?}"
+    );
     let deployment: k8s_openapi::api::apps::v1::Deployment = space.api().get("good").await?;
     let container = deployment.spec.unwrap().template.spec.unwrap().containers[0].clone();
     assert_eq!(

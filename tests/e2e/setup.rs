@@ -117,6 +117,21 @@ pub fn spawn_operator_as(
     })
 }
 
+/// The lines of the operator's log, each a JSON object without a key twice.
+pub fn logged(operator: &Operator) -> Result<Vec<serde_json::Value>> {
+    let text = std::fs::read_to_string(operator.process.log())?;
+    let lines = text.lines().map(|line| {
+        let parsed: serde_json::Value = serde_json::from_str(line)?;
+        // A key that stands twice is lost in the parsed form.
+        ensure!(
+            parsed.to_string().len() == line.len(),
+            "a key stands twice: {line}"
+        );
+        Ok(parsed)
+    });
+    lines.collect()
+}
+
 /// Waits until `/readyz` says ok. Blocking: used where no runtime is at hand too.
 pub fn wait_ready(operator: &Operator) -> Result<()> {
     let start = std::time::Instant::now();
