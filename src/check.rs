@@ -1,16 +1,22 @@
 //! `mcp-operator check`: does an installed operator answer? Asked as a user would ask, and nothing is stored.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context as _, bail, ensure};
 use kube::api::{DynamicObject, PostParams};
 use kube::{Api, Client, CustomResourceExt};
 use serde_json::{Value, json};
 
-use crate::api::{MCPServer, labels};
+use crate::api::MCPServer;
+use crate::api::labels::{FINALIZER, has_finalizer};
 use crate::cli::CheckArgs;
 use crate::connect;
 
 /// What every refusal of the faulty server says.
 const REFUSAL: &str = "stdio transport does not support multiple replicas (requested: 3)";
+/// Why a webhook may not have been asked.
+const SELECTORS: &str = "is it registered, and do its namespaceSelector \
+     (--namespace) and its objectSelector (--label) select what was asked?";
 
 /// Sends a server that has to be accepted and one that has to be refused, both as dry runs. Says on standard
 /// output what was seen; an error says what was expected, what came and where to look.
@@ -23,13 +29,13 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<()> {
         Client::try_from(config).context("the cluster's address or credentials cannot be used")?;
     let api = Api::<DynamicObject>::namespaced_with(client, &namespace, &MCPServer::api_resource());
 
-    let good = dry_run(&api, json!({"image": "example.com/server:1.0.0"})).await;
+    let labels: BTreeMap<_, _> = args.label.into_iter().collect();
+    let good = json!({"image": "example.com/server:1.0.0"});
+    let good = dry_run(&api, &labels, good).await;
     let good = good.context("a valid MCPServer was refused; is the operator ready?")?;
     ensure!(
-        labels::has_finalizer(&good),
-        "a valid MCPServer was accepted without the finalizer {}: the mutating webhook was not asked; look at its \
-         namespaceSelector",
-        labels::FINALIZER
+        has_finalizer(&good),
+        "a valid MCPServer was accepted without the finalizer {FINALIZER}: the mutating webhook was not asked; {SELECTORS}"
     );
     println!(
         "a valid MCPServer is accepted, with defaults: {}",
@@ -37,21 +43,27 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<()> {
     );
 
     let bad = json!({"image": "example.com/server:1.0.0", "transport": "stdio", "replicas": 3});
-    match dry_run(&api, bad).await {
+    match dry_run(&api, &labels, bad).await {
         Err(kube::Error::Api(status)) if status.code == 422 && status.message.contains(REFUSAL) => {
             println!("a faulty one is refused: {}", status.message);
             Ok(())
         }
         Err(error) => Err(error).context("a faulty MCPServer was refused, but not for its fault"),
         Ok(_) => bail!(
-            "a faulty MCPServer was accepted: the validating webhook was not asked; look at its namespaceSelector"
+            "a faulty MCPServer was accepted: the validating webhook was not asked; {SELECTORS}"
         ),
     }
 }
 
-async fn dry_run(api: &Api<DynamicObject>, spec: Value) -> kube::Result<DynamicObject> {
+async fn dry_run(
+    api: &Api<DynamicObject>,
+    labels: &BTreeMap<String, String>,
+    spec: Value,
+) -> kube::Result<DynamicObject> {
     let resource = MCPServer::api_resource();
-    let object = DynamicObject::new("mcp-operator-check", &resource).data(json!({"spec": spec}));
+    let mut object =
+        DynamicObject::new("mcp-operator-check", &resource).data(json!({"spec": spec}));
+    object.metadata.labels = Some(labels.clone());
     let params = PostParams {
         dry_run: true,
         ..PostParams::default()

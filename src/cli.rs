@@ -45,6 +45,10 @@ pub struct CheckArgs {
     /// Namespace to ask for; by default the kubeconfig's or the pod's
     #[arg(long, value_parser = namespace)]
     pub namespace: Option<String>,
+
+    /// Label of what is asked about, where the webhooks' objectSelector wants one; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
+    pub label: Vec<(String, String)>,
 }
 
 /// Arguments of `run`.
@@ -188,6 +192,17 @@ fn namespace(text: &str) -> Result<String, String> {
     }
 }
 
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    if !names::is_qualified_name(key) {
+        return Err(format!("its key {key:?} {}", names::QUALIFIED_NAME));
+    }
+    if !names::is_label_value(value) {
+        return Err(format!("its value {value:?} {}", names::LABEL_VALUE));
+    }
+    Ok((key.to_owned(), value.to_owned()))
+}
+
 fn host(text: &str) -> Result<String, String> {
     if text.parse::<IpAddr>().is_ok() || names::is_dns1123_subdomain(text) {
         Ok(text.to_owned())
@@ -292,6 +307,40 @@ mod tests {
                     "{value:?}: {error}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn a_label_is_a_key_and_a_value() {
+        let parse = |label: &str| {
+            let argument = format!("--label={label}");
+            match Cli::try_parse_from(["mcp-operator", "check", "--label=a=b", &argument]) {
+                Ok(Cli {
+                    command: Command::Check(args),
+                }) => Ok(args.label[1].clone()),
+                Ok(other) => panic!("{other:?}"),
+                Err(error) => Err(error.to_string()),
+            }
+        };
+        for (label, key, value) in [
+            ("example.com/a=B.c", "example.com/a", "B.c"),
+            ("a=", "a", ""),
+        ] {
+            assert_eq!(parse(label), Ok((key.to_owned(), value.to_owned())));
+        }
+        for (label, why) in [
+            ("a", "expected KEY=VALUE"),
+            ("", "expected KEY=VALUE"),
+            ("=b", "its key \"\" must be"),
+            ("a b=c", "its key \"a b\" must be"),
+            ("a=b=c", "its value \"b=c\" must be"),
+        ] {
+            let error = parse(label).unwrap_err();
+            let named = error.contains(&format!("'{label}' for '--label"));
+            assert!(
+                (named || label.is_empty()) && error.contains(why),
+                "{label:?}: {error}"
+            );
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The commands that need no cluster, and the samples.
+//! The commands that end by themselves, and the samples.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -6,9 +6,10 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use cluster::eventually;
 use serde_json::json;
 
-use crate::setup::{Space, binary};
+use crate::setup::{self, SOON, Space, binary};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -207,4 +208,57 @@ fn told_to_end_while_the_api_server_is_silent_it_ends() -> Result<()> {
         "{ended:?}"
     );
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_asks_with_the_labels_that_the_webhooks_select() -> Result<()> {
+    let cluster = setup::start().await?;
+    let operator = setup::spawn_operator(&cluster, "operator", &[])?;
+    setup::install(&cluster, operator.port)?;
+    setup::wait_ready(&operator)?;
+    let check = |labels: &[&str]| -> Result<(bool, String)> {
+        let mut command = binary();
+        command.args(["check", "--namespace", "default", "--kubeconfig"]);
+        let output = command.arg(cluster.kubeconfig()).args(labels).output()?;
+        let said = [output.stdout, output.stderr].concat();
+        Ok((output.status.success(), String::from_utf8(said)?))
+    };
+    let select = |kind: &str, labels: serde_json::Value| -> Result<()> {
+        let selector = json!({"matchLabels": labels});
+        let patch = json!([{"op": "add", "path": "/webhooks/0/objectSelector", "value": selector}]);
+        let (kind, patch) = (format!("{kind}webhookconfiguration"), patch.to_string());
+        let arguments = ["patch", &kind, "mcp-operator", "--type=json", "-p", &patch];
+        let patched = setup::kubectl(&cluster, &arguments, "")?;
+        anyhow::ensure!(patched.status.success(), "{patched:?}");
+        Ok(())
+    };
+    let labelled = ["--label", "a=b", "--label", "example.com/mcp=yes"];
+    for kind in ["mutating", "validating"] {
+        select(kind, json!({"example.com/mcp": "yes"}))?;
+    }
+    // The API server takes a moment to see what it is to ask.
+    let fails = async |text: &str| {
+        eventually(text, SOON, || async {
+            let (passed, said) = check(&[])?;
+            anyhow::ensure!(!passed && said.contains(text), "{said}");
+            Ok(Some(said))
+        })
+        .await
+    };
+    let said = fails("the mutating webhook was not asked").await?;
+    assert!(
+        said.contains("namespaceSelector") && said.contains("objectSelector"),
+        "{said}"
+    );
+    let (passed, said) = check(&labelled)?;
+    assert!(passed && said.contains("(requested: 3)"), "{said}");
+    select("mutating", json!({}))?;
+    let said = fails("the validating webhook was not asked").await?;
+    assert!(
+        said.contains("namespaceSelector") && said.contains("objectSelector"),
+        "{said}"
+    );
+    let (passed, said) = check(&["--label", "a"])?;
+    assert!(!passed && said.contains("expected KEY=VALUE"), "{said}");
+    cluster.stop().await
 }
