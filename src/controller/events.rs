@@ -1,23 +1,28 @@
 //! Events: what a user must know, once. What is told is pure, from one status to the next; and what was told
-//! is known by its name, so that no restart and no other leader tells it again.
+//! is known by its name, so that no restart, no other leader and no second try tells it again.
 //!
 //! Not kube's `Recorder` (5.0): to that all Events of a reason are one, whatever they say, and the second is
 //! counted under the first one's words; and what it has told it forgets with the process.
+
+use std::time::Duration;
 
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
 use kube::{Api, Client, Resource, ResourceExt};
+use tracing::Instrument;
 
 use super::build::config_map::short_hash;
-use super::error::Error;
+use super::error::{Class, Error};
 use super::status::of_deployment;
 use crate::api::v1alpha1::Phase;
 use crate::api::{MCPServer, MCPServerStatus, labels};
 
 /// An Event's note may have 1 kB.
 const NOTE: usize = 1000;
+/// Pauses before an Event that could not be published is tried again, in seconds. Then it is given up.
+const RETRIES: [u64; 4] = [1, 2, 4, 8];
 
 /// Something that a user must know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,7 +163,7 @@ pub fn of_failure(error: &Error, failures: u32, status: Option<&MCPServerStatus>
     // Transient errors mostly are over before anybody could read of them; a conflict is the normal way to
     // learn that the object changed meanwhile.
     let is_time = match error.class() {
-        super::error::Class::Transient => failures == 3,
+        Class::Transient => failures == 3,
         _ => failures == 1,
     };
     let text = error.to_string();
@@ -184,30 +189,63 @@ impl Publisher {
         }
     }
 
-    /// Publishes the news, unless they were before. Events that cannot be published are logged; they
-    /// stop nothing.
+    /// Publishes the news, unless they were before. Of an Event that could not be published a few more tries
+    /// are made beside what goes on; then, or when no try would help, it is logged. It stops nothing.
     pub async fn publish(&self, server: &MCPServer, news: &News) {
         let namespace = server.namespace().unwrap_or_default();
         let api = Api::<Event>::namespaced(self.client.clone(), &namespace);
-        let params = PostParams {
-            field_manager: Some(labels::MANAGER.to_owned()),
-            ..Default::default()
-        };
         let event = news.event(server, &self.instance, Timestamp::now());
-        let (reason, note) = (news.reason, &news.note);
-        match api.create(&params, &event).await {
-            Ok(_) => {}
-            Err(kube::Error::Api(status)) if status.code == 409 => {
-                tracing::debug!(reason, note, "there is this Event already");
+        match create(&api, &event).await {
+            Err(error) if error.class() == Class::Transient => {
+                tokio::spawn(try_again(api, event, error).in_current_span());
             }
-            // It takes no new objects, and nobody reads what goes with it.
-            Err(kube::Error::Api(status)) if is_terminating(&status) => {
-                tracing::debug!(reason, note, "no Event: the namespace is being deleted");
-            }
-            Err(error) => {
-                tracing::warn!(reason, note, "the Event was not published: {error}");
-            }
+            told => log(&event, told),
         }
+    }
+}
+
+async fn try_again(api: Api<Event>, event: Event, error: Error) {
+    let mut told = Err(error);
+    for pause in RETRIES.map(Duration::from_secs) {
+        match &told {
+            Err(error) if error.class() == Class::Transient => {
+                let (reason, note) = (&event.reason, &event.note);
+                tracing::debug!(reason, note, "the Event is tried again: {error}");
+            }
+            _ => break,
+        }
+        tokio::time::sleep(pause).await;
+        told = create(&api, &event).await;
+    }
+    log(&event, told);
+}
+
+/// Creates the Event, if there is none of its name and its namespace takes any.
+async fn create(api: &Api<Event>, event: &Event) -> Result<(), Error> {
+    let params = PostParams {
+        field_manager: Some(labels::MANAGER.to_owned()),
+        ..Default::default()
+    };
+    let (reason, note) = (&event.reason, &event.note);
+    match api.create(&params, event).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 409 => {
+            tracing::debug!(reason, note, "there is this Event already");
+            Ok(())
+        }
+        // It takes no new objects, and nobody reads what goes with it.
+        Err(kube::Error::Api(status)) if is_terminating(&status) => {
+            tracing::debug!(reason, note, "no Event: the namespace is being deleted");
+            Ok(())
+        }
+        Err(error) => Err(Error::api("publishing the Event")(error)),
+    }
+}
+
+fn log(event: &Event, told: Result<(), Error>) {
+    if let Err(error) = told {
+        let (reason, note) = (&event.reason, &event.note);
+        tracing::warn!(reason, note, "an Event is not published: {error}");
     }
 }
 

@@ -218,3 +218,73 @@ fn a_failure_is_told_once_and_not_beside_the_status() {
     );
     assert_eq!(of_failure(&refused, 1, Some(&told)), None);
 }
+
+/// An API server that answers Events as these say, and then with the last; and whose names it was sent.
+fn api_server(
+    answers: &[(u16, &'static str)],
+) -> (Publisher, tokio::sync::mpsc::UnboundedReceiver<String>) {
+    let (sent, names) = tokio::sync::mpsc::unbounded_channel();
+    let answers = std::sync::Arc::new(std::sync::Mutex::new(answers.to_vec()));
+    let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+        let (sent, answers) = (sent.clone(), answers.clone());
+        async move {
+            let body = request.into_body().collect_bytes().await.unwrap();
+            let event: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            sent.send(event["metadata"]["name"].as_str().unwrap().to_owned())
+                .unwrap();
+            let (code, message) = {
+                let mut answers = answers.lock().unwrap();
+                match answers.len() {
+                    1 => answers[0],
+                    _ => answers.remove(0),
+                }
+            };
+            let answer = match code {
+                201 => event,
+                _ => serde_json::json!({
+                    "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": message,
+                }),
+            };
+            let body = kube::client::Body::from(answer.to_string().into_bytes());
+            let answer = http::Response::builder().status(code).body(body);
+            Ok::<_, tower::BoxError>(answer.unwrap())
+        }
+    });
+    let client = Client::new(service, "default");
+    (Publisher::new(client, None), names)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_is_tried_a_few_times_where_that_may_help() {
+    type Case<'a> = (&'a str, &'a [(u16, &'static str)], usize);
+    let table: [Case; 6] = [
+        ("published", &[(201, "")], 1),
+        ("there already", &[(409, "exists")], 1),
+        (
+            "away for a moment",
+            &[(503, "away"), (500, "ill"), (201, "")],
+            3,
+        ),
+        (
+            "published, and the answer lost",
+            &[(504, "late"), (409, "exists")],
+            2,
+        ),
+        ("no right", &[(403, "is forbidden")], 1),
+        ("no room, for long", &[(403, "exceeded quota: events")], 5),
+    ];
+    for (what, answers, times) in table {
+        let (publisher, mut names) = api_server(answers);
+        let news = deleted(0);
+        // What goes on does not wait for the other tries.
+        let begun = tokio::time::Instant::now();
+        publisher.publish(&server(1), &news).await;
+        assert_eq!(begun.elapsed(), Duration::ZERO, "{what}");
+        tokio::time::sleep(Duration::from_hours(1)).await;
+        let mut sent = Vec::new();
+        while let Ok(name) = names.try_recv() {
+            sent.push(name);
+        }
+        assert_eq!(sent, vec![name(&news, 1); times], "{what}");
+    }
+}
