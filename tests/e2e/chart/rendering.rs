@@ -138,9 +138,10 @@ const CASES: &[Case] = &[
                  {a: b}, annotations: {a: b}, certificateExpiry: {serving: 60, ca: 1000000000}}, dashboard: \
                  {enabled: true, annotations: {folder: mcp}}, networkPolicy: {enabled: true, metricsFrom: \
                  [{namespaceSelector: {matchLabels: {name: monitoring}}}], webhookFrom: [{ipBlock: {cidr: \
-                 10.0.0.0/8}}]}}",
+                 10.0.0.0/8}}]}, tests: {labels: {a.example.com/mcp: 'true'}}}",
         present: &[
             "@sha256:0123456789abcdef",
+            "--label\n        - \"a.example.com/mcp=true\"",
             "serviceAccountName: other",
             "minAvailable: 50%",
             "grafana_dashboard: \"1\"",
