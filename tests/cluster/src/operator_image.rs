@@ -167,3 +167,66 @@ async fn revision() -> String {
         _ => "unknown".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn read(file: &str) -> String {
+        std::fs::read_to_string(cargo::workspace().join(file)).unwrap()
+    }
+
+    /// The default of an argument in the Dockerfile.
+    fn argument(name: &str) -> String {
+        let file = read("Dockerfile");
+        let start = format!("ARG {name}=");
+        let mut defaults = file.lines().filter_map(|line| line.strip_prefix(&start));
+        let default = defaults.next().unwrap().to_owned();
+        assert_eq!(defaults.next(), None, "{name} has one default");
+        default
+    }
+
+    #[test]
+    fn the_image_says_the_version_of_the_program() {
+        assert_eq!(argument("VERSION"), env!("CARGO_PKG_VERSION"));
+    }
+
+    #[test]
+    fn the_image_is_compiled_by_the_toolchain_of_the_tests() {
+        let channel = format!("channel = \"{}\"", argument("RUST"));
+        let file = read("rust-toolchain.toml");
+        assert!(file.lines().any(|line| line == channel), "{file}");
+    }
+
+    /// cargo refuses a workspace with a member that is not there.
+    #[test]
+    fn the_manifest_of_each_member_is_sent_to_the_builder() {
+        let asked = Command::new(env!("CARGO"))
+            .args(["metadata", "--no-deps", "--offline", "--format-version=1"])
+            .current_dir(cargo::workspace())
+            .output()
+            .unwrap();
+        assert!(asked.status.success(), "{asked:?}");
+        let metadata: serde_json::Value = serde_json::from_slice(&asked.stdout).unwrap();
+        let members = metadata["packages"].as_array().unwrap();
+        assert!(members.len() > 1, "{members:?}");
+        let ignored = read(".dockerignore");
+        let sent: BTreeSet<&str> = ignored
+            .lines()
+            .filter_map(|line| line.strip_prefix('!'))
+            .collect();
+        for member in members {
+            let manifest = Path::new(member["manifest_path"].as_str().unwrap());
+            let manifest = manifest.strip_prefix(cargo::workspace()).unwrap();
+            assert!(
+                manifest
+                    .ancestors()
+                    .any(|part| part.to_str().is_some_and(|part| sent.contains(part))),
+                "{} is not among what .dockerignore lets through: {sent:?}",
+                manifest.display()
+            );
+        }
+    }
+}
