@@ -4,6 +4,9 @@
 #
 # The program is linked against the C library statically, so that it runs where there is none; it resolves
 # names by itself. It carries the list of what it was built from (cargo-auditable), which scanners read.
+#
+# Tried on amd64 only, for both platforms, by buildah and on a stand-in for the base image; what CI builds is the
+# last stage. Never tried: buildx, the base image itself, an arm64 machine. See docs/development.md.
 
 ARG RUST=1.95.0
 FROM --platform=$BUILDPLATFORM rust:$RUST-bookworm AS build
