@@ -11,15 +11,15 @@
 - --http-address
 - {{ include "mcp-operator.address" (list .Values.bindAddress .Values.http.port) | quote }}
 - --webhook-configuration
-- {{ include "mcp-operator.webhookConfiguration" . }}
+- {{ include "mcp-operator.webhookConfiguration" . | quote }}
 {{- if include "mcp-operator.servingSecret" . }}
 - --certificate-folder
 - {{ include "mcp-operator.certificateFolder" . }}
 {{- else }}
 - --webhook-host
-- {{ include "mcp-operator.webhookHost" . }}
+- {{ include "mcp-operator.webhookHost" . | quote }}
 - --ca-secret
-- {{ include "mcp-operator.caSecret" . }}
+- {{ include "mcp-operator.caSecret" . | quote }}
 - --ca-life
 - {{ .Values.certificates.selfSigned.caLife }}
 - --certificate-life
@@ -27,12 +27,12 @@
 {{- end }}
 - --leader-elect
 - --lease
-- {{ include "mcp-operator.fullname" . }}
+- {{ include "mcp-operator.fullname" . | quote }}
 - --lease-duration
 - {{ .Values.leaderElection.leaseDuration }}
 {{- range .Values.watch.namespaces }}
 - --watch-namespace
-- {{ . }}
+- {{ . | quote }}
 {{- end }}
 - --drain-seconds
 - {{ .Values.drainSeconds | quote }}
@@ -45,14 +45,19 @@
 {{- end }}
 {{- end }}
 
-{{/* No flag is given twice: the operator would end at once. */}}
+{{/* No flag is given twice, and none that contradicts another: the operator would end at once. */}}
 {{- define "mcp-operator.checkArguments" -}}
 {{- $own := include "mcp-operator.arguments" . | fromYamlArray }}
 {{- $repeatable := list "--watch-namespace" "--webhook-host" }}
+{{- $selfSigned := list "--webhook-host" "--ca-secret" "--ca-life" "--certificate-life" "--ca-settle" }}
+{{- $others := ternary (list "--certificate-folder") $selfSigned (eq .Values.certificates.mode "self-signed") }}
 {{- range .Values.extraArgs }}
 {{- $flag := splitList "=" . | first }}
 {{- if and (hasPrefix "--" $flag) (has $flag $own) (not (has $flag $repeatable)) }}
 {{- fail (printf "extraArgs: %s: the chart sets this flag, and the operator takes it once only; change the value that the chart makes it of (names are made of fullnameOverride)" $flag) }}
+{{- end }}
+{{- if has $flag $others }}
+{{- fail (printf "extraArgs: %s: certificates.mode is %s, and this is for another one; leave it out" $flag $.Values.certificates.mode) }}
 {{- end }}
 {{- end }}
 {{- end }}

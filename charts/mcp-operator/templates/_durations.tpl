@@ -6,7 +6,7 @@
 {{- $number := regexFind "[0-9.]+" . }}
 {{- $sum = addf $sum (mulf (float64 $number) (get $units (trimPrefix $number .))) }}
 {{- end }}
-{{- printf "%.0f" $sum }}
+{{- printf "%.3f" $sum }}
 {{- end }}
 
 {{/* What the operator would refuse when it starts, and the fix. */}}
@@ -42,12 +42,16 @@
 {{- if gt (mulf 3 $life) $caLife }}
 {{- fail (printf "certificates.selfSigned.caLife: %s: less than three times certificates.selfSigned.life, %s: a replaced CA would end before its certificates are out of use; make the one longer or the other shorter" $lives.caLife $lives.life) }}
 {{- end }}
-{{- $settles := false }}
-{{- range .Values.extraArgs }}
-{{- $settles = or $settles (eq (splitList "=" . | first) "--ca-settle") }}
+{{- $settle := "60s" }}
+{{- range $index, $argument := .Values.extraArgs }}
+{{- if eq $argument "--ca-settle" }}
+{{- $settle = index (append $.Values.extraArgs "") (add1 $index) }}
+{{- else if hasPrefix "--ca-settle=" $argument }}
+{{- $settle = trimPrefix "--ca-settle=" $argument }}
 {{- end }}
-{{- if and (not $settles) (lt $life 120000.0) }}
-{{- fail (printf "certificates.selfSigned.life: %s: shorter than 2m, twice the time for which a new CA has to settle; make it longer, or shorten that by extraArgs [--ca-settle, 10s]" $lives.life) }}
+{{- end }}
+{{- if lt $life (mulf 2 (include "mcp-operator.milliseconds" $settle)) }}
+{{- fail (printf "certificates.selfSigned.life: %s: shorter than twice the time for which a new CA has to settle, %s; make it longer, or shorten that by extraArgs [--ca-settle, 10s]" $lives.life $settle) }}
 {{- end }}
 {{- end }}
 

@@ -11,8 +11,8 @@
 {{- end }}
 
 {{- define "mcp-operator.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "mcp-operator.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "mcp-operator.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{/* Labels of every object, as an object: the chart's own win. */}}
@@ -102,8 +102,7 @@ the ports free only where an old one has gone.
 {{- $given := .Values.updateStrategy.rollingUpdate | default dict }}
 {{- $unavailable := hasKey $given "maxUnavailable" | ternary $given.maxUnavailable (ternary 1 0 .Values.hostNetwork) }}
 {{- $surge := hasKey $given "maxSurge" | ternary $given.maxSurge (ternary 0 1 .Values.hostNetwork) }}
-{{- $none := list "0" "0%" }}
-{{- if and (has (toString $unavailable) $none) (has (toString $surge) $none) }}
+{{- if and (regexMatch "^0+%?$" (toString $unavailable)) (regexMatch "^0+%?$" (toString $surge)) }}
 {{- fail "updateStrategy.rollingUpdate: maxUnavailable and maxSurge are both 0, so no pod could be replaced; raise one" }}
 {{- end -}}
 maxUnavailable: {{ $unavailable }}

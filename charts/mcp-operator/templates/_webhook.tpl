@@ -4,7 +4,7 @@ Takes: root; name, path, resources of the webhook.
 */}}
 {{- define "mcp-operator.webhook" -}}
 {{- $root := .root -}}
-name: {{ .name }}
+name: {{ .name | quote }}
 admissionReviewVersions: [v1]
 clientConfig:
   {{- /* Otherwise the operator or cert-manager sets it; what is not here is not theirs to lose in an upgrade. */}}
@@ -12,8 +12,8 @@ clientConfig:
   caBundle: {{ . }}
   {{- end }}
   service:
-    namespace: {{ $root.Release.Namespace }}
-    name: {{ include "mcp-operator.webhookService" $root }}
+    namespace: {{ $root.Release.Namespace | quote }}
+    name: {{ include "mcp-operator.webhookService" $root | quote }}
     path: {{ .path }}
 failurePolicy: {{ $root.Values.webhook.failurePolicy }}
 # What is on its way out is not held up, even while no operator answers.
@@ -51,7 +51,7 @@ timeoutSeconds: {{ $root.Values.webhook.timeoutSeconds }}
 
 {{/* Metadata of both configurations. */}}
 {{- define "mcp-operator.webhookMetadata" -}}
-name: {{ include "mcp-operator.webhookConfiguration" . }}
+name: {{ include "mcp-operator.webhookConfiguration" . | quote }}
 labels:
   {{- include "mcp-operator.labels" . | nindent 2 }}
 {{- $annotations := deepCopy (.Values.webhook.annotations | default dict) }}

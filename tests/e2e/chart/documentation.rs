@@ -33,7 +33,7 @@ async fn dry_run(command: &[String]) -> Result<String> {
 async fn the_readme_installs_an_image_that_it_told_to_push() -> Result<()> {
     ensure!(README.lines().count() < 150, "README is too long");
     for (page, count) in [(README, 2), (INSTALLING, 1)] {
-        let pushes = commands(page, "docker buildx build");
+        let pushes = commands(page, "docker build ");
         let push = pushes.first().context("no image is pushed")?;
         let tag = push.iter().position(|word| word == "--tag");
         let image = &push[tag.context("no tag")? + 1];

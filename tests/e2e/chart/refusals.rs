@@ -108,7 +108,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ),
     (
         "certificates: {selfSigned: {life: 119s}}",
-        &["certificates.selfSigned.life", "119s", "2m", "--ca-settle"],
+        &["certificates.selfSigned.life", "119s", "60s", "--ca-settle"],
     ),
     (
         "certificates: {mode: cert-manager, certManager: {duration: 720h}}",
@@ -116,6 +116,34 @@ const TABLE: &[(&str, &[&str])] = &[
             "certificates.certManager.renewBefore",
             "certificates.certManager.duration, 720h",
         ],
+    ),
+    (
+        "extraArgs: [--ca-settle, 13h]",
+        &["certificates.selfSigned.life", "24h", "settle, 13h"],
+    ),
+    (
+        "extraArgs: [--ca-settle=12h0m1s]",
+        &["certificates.selfSigned.life", "settle, 12h0m1s"],
+    ),
+    (
+        "{extraArgs: [--ca-settle=10s], certificates: {mode: cert-manager}}",
+        &[
+            "extraArgs",
+            "--ca-settle",
+            "certificates.mode is cert-manager",
+        ],
+    ),
+    (
+        "extraArgs: [--certificate-folder=/x]",
+        &["extraArgs", "--certificate-folder", "self-signed"],
+    ),
+    (
+        "leaderElection: {leaseDuration: 2.0004s}",
+        &["leaderElection.leaseDuration", "2.0004s", "whole seconds"],
+    ),
+    (
+        "updateStrategy: {rollingUpdate: {maxSurge: 0, maxUnavailable: 00%}}",
+        &["updateStrategy.rollingUpdate", "maxUnavailable", "maxSurge"],
     ),
     (
         "extraArgs: [--ca-secret=other]",
@@ -235,7 +263,7 @@ async fn it_can_be_a_part_of_another_chart() {
         .await
         .unwrap();
     assert!(
-        rendered.contains("name: all-mcp-operator-webhook"),
+        rendered.contains("name: \"all-mcp-operator-webhook\""),
         "{rendered}"
     );
     assert!(rendered.contains("replicas: 3"), "{rendered}");

@@ -1,5 +1,6 @@
 //! What the chart renders, held against the API server, the operator and the generated CRD.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -47,7 +48,7 @@ const CASES: &[Case] = &[
             "helm.sh/resource-policy: keep",
             "whenUnsatisfiable: ScheduleAnyway",
             "rollingUpdate:\n      maxUnavailable: 0\n      maxSurge: 1\n",
-            "name: mcp-operator-metrics",
+            "name: \"mcp-operator-metrics\"",
         ],
         absent: &[
             "caBundle",
@@ -68,7 +69,7 @@ const CASES: &[Case] = &[
         present: &[
             "cert-manager.io/inject-ca-from: rendered/mcp-operator-webhook",
             "--certificate-folder",
-            "secretName: mcp-operator-webhook-tls",
+            "secretName: \"mcp-operator-webhook-tls\"",
             "isCA: true",
             "rotationPolicy: Never",
             "mcp-operator-webhook.rendered.svc",
@@ -80,7 +81,7 @@ const CASES: &[Case] = &[
         about: "cert-manager with another issuer",
         values: "{certificates: {mode: cert-manager, certManager: {issuerRef: {name: ours, kind: ClusterIssuer}, \
                  duration: 1h, renewBefore: 20m}}}",
-        present: &["kind: ClusterIssuer", "name: ours", "duration: 1h"],
+        present: &["kind: ClusterIssuer", "name: \"ours\"", "duration: 1h"],
         absent: &["isCA", "kind: Issuer\nmetadata", "selfSigned"],
         ..CASE
     },
@@ -89,7 +90,7 @@ const CASES: &[Case] = &[
         values: "{certificates: {mode: existing-secret, existingSecret: {name: ours, caBundle: PEM}}}",
         present: &[
             "caBundle: LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0t",
-            "secretName: ours",
+            "secretName: \"ours\"",
         ],
         absent: &["--ca-secret", "inject-ca-from"],
         ..CASE
@@ -116,7 +117,7 @@ const CASES: &[Case] = &[
     Case {
         about: "named namespaces",
         values: "{watch: {namespaces: [rendered, rendered-other]}}",
-        present: &["--watch-namespace", "namespace: rendered-other"],
+        present: &["--watch-namespace", "namespace: \"rendered-other\""],
         absent: &[],
         ..CASE
     },
@@ -142,14 +143,14 @@ const CASES: &[Case] = &[
         present: &[
             "@sha256:0123456789abcdef",
             "--label\n        - \"a.example.com/mcp=true\"",
-            "serviceAccountName: other",
+            "serviceAccountName: \"other\"",
             "minAvailable: 50%",
             "grafana_dashboard: \"1\"",
             "release: prometheus",
             "team: platform",
             "- time() < 1000000000",
             "failurePolicy: Ignore",
-            "priorityClassName: system-cluster-critical",
+            "priorityClassName: \"system-cluster-critical\"",
         ],
         absent: &["failurePolicy: Fail", "maxUnavailable: 1", "mcp-operator:0"],
         ..CASE
@@ -168,8 +169,8 @@ const CASES: &[Case] = &[
             "mountPath: /scratch",
             "mountPath: /etc/mcp-operator/certificates",
             "emptyDir: {}",
-            "secretName: mcp-operator-webhook-tls",
-            "kind: ServiceMonitor\nmetadata:\n  name: mcp-operator\n  namespace: rendered-other\n",
+            "secretName: \"mcp-operator-webhook-tls\"",
+            "kind: ServiceMonitor\nmetadata:\n  name: \"mcp-operator\"\n  namespace: \"rendered-other\"\n",
             "scrapeTimeout: 1m",
             "honorLabels: true",
             "matchNames: [\"rendered\"]",
@@ -184,7 +185,7 @@ const CASES: &[Case] = &[
         values: "{replicas: null, podDisruptionBudget: {enabled: false}, topologySpreadConstraints: [], nodeSelector: \
                  null, resources: null, rbac: {create: false, aggregate: false}, serviceAccount: {create: false}, \
                  crds: {install: false}, metrics: {enabled: false}}",
-        present: &["serviceAccountName: default"],
+        present: &["serviceAccountName: \"default\""],
         absent: &[
             "replicas:",
             "PodDisruptionBudget",
@@ -507,5 +508,33 @@ async fn the_test_makes_what_the_webhooks_are_asked_about() -> Result<()> {
         assert_eq!(metadata["annotations"]["helm.sh/hook"], "test");
         assert_eq!(metadata["labels"]["e"], "f");
     }
+    Ok(())
+}
+
+/// A name may be one that YAML takes for a number, or for something else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_stay_text() -> Result<()> {
+    let values = "{watch: {namespaces: ['123', '1e3']}, tests: {namespace: '0x1f'}, serviceAccount: {name: '77'}, \
+                  priorityClassName: 'true', certificates: {mode: existing-secret, existingSecret: {name: '88', \
+                  caBundle: PEM}}, metrics: {serviceMonitor: {enabled: true, namespace: '99'}}}";
+    let objects = objects(shared().await, "456", &with_certificate(values)).await?;
+    let mut namespaces = BTreeSet::new();
+    for object in &objects {
+        let metadata = &object["metadata"];
+        assert!(metadata["name"].is_string(), "{metadata}");
+        if !metadata["namespace"].is_null() {
+            namespaces.insert(metadata["namespace"].as_str().context("no text")?);
+        }
+    }
+    assert_eq!(
+        namespaces,
+        BTreeSet::from(["123", "1e3", "0x1f", "456", "99"])
+    );
+    let pod = &find(&objects, "Deployment", "mcp-operator")["spec"]["template"]["spec"];
+    assert_eq!(pod["serviceAccountName"], "77");
+    assert_eq!(pod["priorityClassName"], "true");
+    assert_eq!(pod["volumes"][0]["secret"]["secretName"], "88");
+    let arguments = pod["containers"][0]["args"].as_array().context("no args")?;
+    assert!(arguments.iter().all(Value::is_string), "{arguments:?}");
     Ok(())
 }
