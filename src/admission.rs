@@ -20,8 +20,12 @@ pub const MUTATE_NAME: &str = "mmcpserver.mcp.example.com";
 /// Name of the validating webhook.
 pub const VALIDATE_NAME: &str = "vmcpserver.mcp.example.com";
 
-/// A request to the scale subresource reads its server; the API server waits 5 s for the answer.
-const READ_LIMIT: Duration = Duration::from_secs(3);
+/// The API server waits for a verdict for so many seconds, unless the webhooks are registered otherwise.
+pub const TIMEOUT: u8 = 5;
+/// A verdict is given within this: of what the API server no longer waits for, nobody would hear.
+pub const VERDICT_LIMIT: Duration = Duration::from_secs(TIMEOUT as u64 - 1);
+/// A request to the scale subresource reads its server, for so long at most.
+const READ_LIMIT: Duration = Duration::from_secs(TIMEOUT as u64 - 2);
 
 /// Fills in defaults.
 pub struct Mutator {

@@ -35,7 +35,11 @@ pub async fn connect(args: &RunArgs) -> anyhow::Result<Connection> {
     let fence = Fence::default();
     let unusable = "the cluster's address or credentials cannot be used";
     let client = Client::try_from(config.clone()).context(unusable)?;
-    let fenced = ClientBuilder::try_from(config)
+    // A pass that fails is tried again as a whole, after 1, 2, 4 … s. The client's own retries, up to minutes for
+    // one request, would keep its worker from other servers.
+    let mut once = config;
+    once.default_retry = false;
+    let fenced = ClientBuilder::try_from(once)
         .context(unusable)?
         .with_layer(&fence)
         .build();

@@ -4,7 +4,7 @@ use kube::{CustomResourceExt, Resource};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::admission::{MUTATE_NAME, MUTATE_PATH, VALIDATE_NAME, VALIDATE_PATH};
+use crate::admission::{MUTATE_NAME, MUTATE_PATH, TIMEOUT, VALIDATE_NAME, VALIDATE_PATH};
 use crate::api::MCPServer;
 
 /// The CustomResourceDefinition, as `config/crd/` holds it.
@@ -42,7 +42,7 @@ pub fn webhooks(reach: &Reach, name: &str) -> anyhow::Result<String> {
             "sideEffects": "None",
             "failurePolicy": "Fail",
             "matchPolicy": "Equivalent",
-            "timeoutSeconds": 5,
+            "timeoutSeconds": TIMEOUT,
             // What is on its way out is not held up, even while no operator answers.
             "matchConditions": [{
                 "name": "not-being-deleted",

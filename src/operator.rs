@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 use webhook::{Limits, Server, TlsVersions};
 
-use crate::admission::{Mutator, Validator};
+use crate::admission::{Mutator, VERDICT_LIMIT, Validator};
 use crate::api::labels;
 use crate::certificates;
 use crate::cli::RunArgs;
@@ -113,6 +113,7 @@ fn admission(
     metrics: &Arc<Metrics>,
 ) -> Server {
     let limits = Limits {
+        request_time: VERDICT_LIMIT,
         drain: Duration::from_secs(args.drain_seconds),
         ..Limits::default()
     };

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use kube::core::Status;
 
+use crate::fence::NotLeading;
+
 /// A failed step of a pass.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -77,6 +79,11 @@ impl Error {
             } => Some(status),
             _ => None,
         }
+    }
+
+    /// Whether it was not sent, as this replica leads no more.
+    pub fn is_not_leading(&self) -> bool {
+        matches!(self, Self::Api { source: kube::Error::Service(error), .. } if error.is::<NotLeading>())
     }
 
     /// By the API server's answer; whatever is unknown may go away by itself.

@@ -4,6 +4,7 @@
 //! Not kube's `Recorder` (5.0): to that all Events of a reason are one, whatever they say, and the second is
 //! counted under the first one's words; and what it has told it forgets with the process.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::events::v1::Event;
@@ -11,6 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
 use kube::{Api, Client, Resource, ResourceExt};
+use tokio::sync::Semaphore;
 use tracing::Instrument;
 
 use super::build::config_map::short_hash;
@@ -23,6 +25,8 @@ use crate::api::{MCPServer, MCPServerStatus, labels};
 const NOTE: usize = 1000;
 /// Pauses before an Event that could not be published is tried again, in seconds. Then it is given up.
 const RETRIES: [u64; 4] = [1, 2, 4, 8];
+/// At most so many of these are under way at one time.
+const TRIES: usize = 4;
 
 /// Something that a user must know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,6 +182,8 @@ pub struct Publisher {
     client: Client,
     /// Which replica tells.
     instance: String,
+    /// So many are tried again at one time, however many wait for it.
+    tries: Arc<Semaphore>,
 }
 
 impl Publisher {
@@ -186,6 +192,7 @@ impl Publisher {
         Self {
             client,
             instance: instance.unwrap_or_else(|| labels::MANAGER.to_owned()),
+            tries: Arc::new(Semaphore::new(TRIES)),
         }
     }
 
@@ -197,17 +204,20 @@ impl Publisher {
         let event = news.event(server, &self.instance, Timestamp::now());
         match create(&api, &event).await {
             Err(error) if error.class() == Class::Transient => {
-                tokio::spawn(try_again(api, event, error).in_current_span());
+                let tries = self.tries.clone();
+                tokio::spawn(try_again(api, event, error, tries).in_current_span());
             }
             told => log(&event, told),
         }
     }
 }
 
-async fn try_again(api: Api<Event>, event: Event, error: Error) {
+async fn try_again(api: Api<Event>, event: Event, error: Error, tries: Arc<Semaphore>) {
     let mut told = Err(error);
     for pause in RETRIES.map(Duration::from_secs) {
         match &told {
+            // Whoever leads now looks at the server anew.
+            Err(error) if error.is_not_leading() => return,
             Err(error) if error.class() == Class::Transient => {
                 let (reason, note) = (&event.reason, &event.note);
                 tracing::debug!(reason, note, "the Event is tried again: {error}");
@@ -215,6 +225,8 @@ async fn try_again(api: Api<Event>, event: Event, error: Error) {
             _ => break,
         }
         tokio::time::sleep(pause).await;
+        // It is never closed.
+        let _try = tries.acquire().await;
         told = create(&api, &event).await;
     }
     log(&event, told);

@@ -2,6 +2,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::core::Status;
 
 use super::*;
+use crate::fence::NotLeading;
 
 /// A status by its conditions (type, whether true, reason, message).
 fn status(phase: Phase, conditions: &[(&str, bool, &str, &str)]) -> MCPServerStatus {
@@ -219,6 +220,9 @@ fn a_failure_is_told_once_and_not_beside_the_status() {
     assert_eq!(of_failure(&refused, 1, Some(&told)), None);
 }
 
+/// Instead of an answer: the fence lets nothing through.
+const FENCED: u16 = 0;
+
 /// An API server that answers Events as these say, and then with the last; and whose names it was sent.
 fn api_server(
     answers: &[(u16, &'static str)],
@@ -240,6 +244,7 @@ fn api_server(
                 }
             };
             let answer = match code {
+                FENCED => return Err(tower::BoxError::from(NotLeading)),
                 201 => event,
                 _ => serde_json::json!({
                     "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": message,
@@ -257,7 +262,7 @@ fn api_server(
 #[tokio::test(start_paused = true)]
 async fn an_event_is_tried_a_few_times_where_that_may_help() {
     type Case<'a> = (&'a str, &'a [(u16, &'static str)], usize);
-    let table: [Case; 6] = [
+    let table: [Case; 7] = [
         ("published", &[(201, "")], 1),
         ("there already", &[(409, "exists")], 1),
         (
@@ -270,6 +275,7 @@ async fn an_event_is_tried_a_few_times_where_that_may_help() {
             &[(504, "late"), (409, "exists")],
             2,
         ),
+        ("no leader any more", &[(503, "away"), (FENCED, "")], 2),
         ("no right", &[(403, "is forbidden")], 1),
         ("no room, for long", &[(403, "exceeded quota: events")], 5),
     ];
