@@ -107,7 +107,12 @@ async fn pods_that_do_not_end_are_waited_for_thirty_seconds() {
     );
     space.until_gone::<MCPServer>("a").await;
     let took = start.elapsed();
-    assert!(took > Duration::from_secs(25), "the pods got {took:?} only");
+    // After 30 s; the rest is for a busy machine.
+    let expected = Duration::from_secs(25)..Duration::from_secs(90);
+    assert!(
+        expected.contains(&took),
+        "the finalizer stayed for {took:?}"
+    );
     let release = json!({"metadata": {"finalizers": null}});
     space
         .api::<Deployment>()

@@ -157,7 +157,7 @@ async fn a_killed_leader_is_followed_when_its_lease_is_over() -> Result<()> {
     let took = start.elapsed();
     println!("handover from a killed leader, lease of {LEASE:?}: {took:?}");
     // The lease and a look at it after its end; the rest is for a busy machine.
-    ensure!(took < 2 * LEASE, "the handover took {took:?}");
+    ensure!(took < 3 * LEASE, "the handover took {took:?}");
     replicas.ask(second).await?;
     replicas.create("after").await?;
     replicas.cluster.stop().await
@@ -168,6 +168,7 @@ async fn a_paused_leader_that_wakes_up_too_late_writes_nothing() -> Result<()> {
     let replicas = Replicas::start("paused", 2, LEASE).await?;
     let old = replicas.leader(&[0, 1]).await;
     replicas.create("before").await?;
+    replicas.ask(1 - old).await?;
     // Paused in the midst of work: its passes have begun, its requests are to go out.
     for index in 0..20 {
         let name = format!("midst-{index}");
@@ -176,7 +177,6 @@ async fn a_paused_leader_that_wakes_up_too_late_writes_nothing() -> Result<()> {
             .create(&name, json!({"image": "x:1", "config": {"A": "b"}}))
             .await?;
     }
-    replicas.ask(1 - old).await?;
     replicas.all[old].1.process.signal("STOP")?;
     let new = replicas.leader(&[1 - old]).await;
     for index in 0..20 {

@@ -129,6 +129,9 @@ async fn connections_without_a_request_do_not_hold_up_the_shutdown() {
     let limits = Limits {
         drain: Duration::ZERO,
         drain_limit: PATIENCE,
+        // Longer than what is waited for: it is not this that ends them.
+        header_time: 2 * PATIENCE,
+        handshake_time: 2 * PATIENCE,
         ..Limits::default()
     };
     let server = start(limits, |server| server.handler(allow())).await;
