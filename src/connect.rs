@@ -19,9 +19,9 @@ const READ_TIMEOUT: Duration = Duration::from_secs(150);
 pub struct Connection {
     /// For what every replica does.
     pub client: Client,
-    /// For what the leader does: its writes pass the fence.
+    /// For what reconciles: its writes pass the fence, and it retries nothing by itself.
     pub fenced: Client,
-    /// Opened by the election.
+    /// Opened by the election, or for good where there is none.
     pub fence: Fence,
     /// The operator's own namespace.
     pub namespace: String,

@@ -7,7 +7,6 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use certs::Serving;
 use futures::FutureExt;
-use kube::Client;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -21,6 +20,7 @@ use crate::certificates;
 use crate::cli::RunArgs;
 use crate::connect::{Connection, connect};
 use crate::controller::{self, Scope};
+use crate::fence::Moment;
 use crate::http;
 use crate::leader::{self, Candidate};
 use crate::metrics::Metrics;
@@ -142,11 +142,11 @@ async fn reconcile(
 ) -> anyhow::Result<()> {
     let pod = std::env::var("POD_NAME").ok();
     let scopes = scopes(&args);
-    let controllers = |client: &Client| {
+    let controllers = || {
         let mut controllers = JoinSet::new();
         for scope in &scopes {
             controllers.spawn(controller::run(
-                client.clone(),
+                connection.fenced.clone(),
                 scope.clone(),
                 pod.clone(),
                 metrics.clone(),
@@ -162,8 +162,10 @@ async fn reconcile(
         .boxed()
     };
     if !args.leader_elect {
+        // Alone: the same client, and nothing ever closes its fence.
+        connection.fence.open(Moment::now(), Duration::MAX);
         metrics.leads(true);
-        return controllers(&connection.client).await;
+        return controllers().await;
     }
     let settings = leader::Settings {
         namespace: connection.namespace.clone(),
@@ -178,7 +180,7 @@ async fn reconcile(
     };
     let told = metrics.clone();
     let candidate = Candidate::new(&connection, settings, move |leads| told.leads(leads));
-    let reconciled = candidate.run(|| controllers(&connection.fenced), stopping(&stopped));
+    let reconciled = candidate.run(controllers, stopping(&stopped));
     reconciled.await.unwrap_or(Ok(()))
 }
 
