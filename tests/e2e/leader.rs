@@ -168,7 +168,6 @@ async fn a_paused_leader_that_wakes_up_too_late_writes_nothing() -> Result<()> {
     let replicas = Replicas::start("paused", 2, LEASE).await?;
     let old = replicas.leader(&[0, 1]).await;
     replicas.create("before").await?;
-    replicas.ask(1 - old).await?;
     // Paused in the midst of work: its passes have begun, its requests are to go out.
     for index in 0..20 {
         let name = format!("midst-{index}");
@@ -177,6 +176,7 @@ async fn a_paused_leader_that_wakes_up_too_late_writes_nothing() -> Result<()> {
             .create(&name, json!({"image": "x:1", "config": {"A": "b"}}))
             .await?;
     }
+    replicas.ask(1 - old).await?;
     replicas.all[old].1.process.signal("STOP")?;
     let new = replicas.leader(&[1 - old]).await;
     for index in 0..20 {
