@@ -212,10 +212,7 @@ fn told_to_end_while_the_api_server_is_silent_it_ends() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn check_asks_with_the_labels_that_the_webhooks_select() -> Result<()> {
-    let cluster = setup::start().await?;
-    let operator = setup::spawn_operator(&cluster, "operator", &[])?;
-    setup::install(&cluster, operator.port)?;
-    setup::wait_ready(&operator)?;
+    let (cluster, _) = setup::start_with("operator", &[]).await?;
     let check = |labels: &[&str]| -> Result<(bool, String)> {
         let mut command = binary();
         command.args(["check", "--namespace", "default", "--kubeconfig"]);

@@ -51,10 +51,7 @@ fn service() -> Result<Service> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_cause_is_told_once() -> Result<()> {
-    let cluster = setup::start().await?;
-    let first = setup::spawn_operator(&cluster, "operator-0", &[])?;
-    setup::install(&cluster, first.port)?;
-    setup::wait_ready(&first)?;
+    let (cluster, first) = setup::start_with("operator-0", &[]).await?;
     let space = Space::within(&cluster, "events").await;
 
     // One reason after another, of the same kind and within minutes.

@@ -6,7 +6,6 @@ mod container;
 mod existing_secret;
 mod kubelet;
 mod life;
-mod load;
 mod release;
 mod self_signed;
 mod volume;

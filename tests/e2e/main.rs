@@ -18,6 +18,7 @@ mod events;
 mod installed;
 mod laggard;
 mod leader;
+mod load;
 mod many;
 mod metrics;
 mod mount;

@@ -19,10 +19,7 @@ const STUCK: Duration = Duration::from_mins(1);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hundred_servers_converge_and_then_cost_nothing() -> Result<()> {
-    let cluster = setup::start().await?;
-    let operator = setup::spawn_operator(&cluster, "operator", &[])?;
-    setup::install(&cluster, operator.port)?;
-    setup::wait_ready(&operator)?;
+    let (cluster, operator) = setup::start_with("operator", &[]).await?;
     let space = Space::within(&cluster, "many").await;
     let before = writes(&cluster).await?.len();
 

@@ -72,10 +72,7 @@ fn shape(series: &str) -> (String, Vec<String>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_happens_is_counted() -> Result<()> {
-    let cluster = setup::start().await?;
-    let operator = setup::spawn_operator(&cluster, "operator", &[])?;
-    setup::install(&cluster, operator.port)?;
-    setup::wait_ready(&operator)?;
+    let (cluster, operator) = setup::start_with("operator", &[]).await?;
     for path in ["/healthz", "/readyz"] {
         assert_eq!(
             get_plain(operator.http, path)?,

@@ -102,10 +102,7 @@ async fn used(cluster: &Cluster) -> Result<BTreeSet<Right>> {
 async fn every_right_is_used_and_none_is_missing() -> Result<()> {
     let rules = rules(&[]).await?;
     assert!(!rules.contains('*'), "there is a wildcard in {rules}");
-    let cluster = setup::start().await?;
-    let operator = setup::spawn_operator(&cluster, "operator", &["--leader-elect"])?;
-    setup::install(&cluster, operator.port)?;
-    setup::wait_ready(&operator)?;
+    let (cluster, _) = setup::start_with("operator", &["--leader-elect"]).await?;
     // The one that does not lead watches the Lease.
     let second = setup::spawn_operator(&cluster, "second", &["--leader-elect"])?;
     setup::wait_ready(&second)?;

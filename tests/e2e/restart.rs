@@ -148,10 +148,7 @@ async fn objects_stored_before_any_webhook_are_defaulted_and_their_faults_kept_o
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_any_time_it_goes_on_where_it_was() -> Result<()> {
-    let cluster = setup::start().await?;
-    let operator = setup::spawn_operator(&cluster, "operator-0", &[])?;
-    setup::install(&cluster, operator.port)?;
-    setup::wait_ready(&operator)?;
+    let (cluster, operator) = setup::start_with("operator-0", &[]).await?;
     let port = operator.port;
     let space = Space::within(&cluster, "killed").await;
     for index in 0..20 {
@@ -234,10 +231,7 @@ async fn without_a_cluster_it_ends_with_a_word() -> Result<()> {
         "{said}"
     );
 
-    let cluster = setup::start().await?;
-    let first = setup::spawn_operator(&cluster, "first", &[])?;
-    setup::install(&cluster, first.port)?;
-    setup::wait_ready(&first)?;
+    let (cluster, first) = setup::start_with("first", &[]).await?;
     let second = setup::spawn_operator_at(&cluster, "second", first.port, &[])?;
     eventually("the second operator at one address ends", SOON, || async {
         match second.process.success() {

@@ -155,6 +155,15 @@ pub async fn start() -> Result<Cluster> {
     Ok(cluster)
 }
 
+/// The same with the operator, ready to answer.
+pub async fn start_with(name: &str, arguments: &[&str]) -> Result<(Cluster, Operator)> {
+    let cluster = start().await?;
+    let operator = spawn_operator(&cluster, name, arguments)?;
+    install(&cluster, operator.port)?;
+    wait_ready(&operator)?;
+    Ok((cluster, operator))
+}
+
 /// Nothing that was asked for lacked a right.
 pub fn assert_none_forbidden(requests: &[AuditEntry]) {
     let forbidden: Vec<_> = requests
@@ -173,14 +182,15 @@ pub async fn stop(cluster: Cluster) -> Result<()> {
 /// Makes the operator's namespace and gives it these rights.
 pub fn grant(cluster: &Cluster, rules: &str) -> Result<()> {
     let _ = kubectl(cluster, &["create", "namespace", OWN], "")?;
-    let applied = kubectl(cluster, &["apply", "-f", "-"], rules)?;
-    ensure!(applied.status.success(), "{applied:?}");
-    until_in_force(cluster, USER, &serde_saphyr::from_multiple::<Value>(rules)?)
+    put_in_force(cluster, USER, &serde_saphyr::from_multiple::<Value>(rules)?)
 }
 
-/// Waits until the API server has seen each of these roles, and that it is this user's: who asks sooner is
-/// refused. Blocking.
-pub fn until_in_force(cluster: &Cluster, user: &str, objects: &[Value]) -> Result<()> {
+/// Applies roles and what binds them to this user. Waits until the API server has seen each, and that it is the
+/// user's: who asks sooner is refused. Blocking.
+pub fn put_in_force(cluster: &Cluster, user: &str, objects: &[Value]) -> Result<()> {
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
+    let applied = kubectl(cluster, &["apply", "-f", "-"], &list.to_string())?;
+    ensure!(applied.status.success(), "{applied:?}");
     let start = std::time::Instant::now();
     for object in objects.iter().filter(|object| object["rules"].is_array()) {
         let rule = &object["rules"][0];

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use cluster::Cluster;
 use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Secret;
@@ -62,10 +62,7 @@ pub fn grant(
         let secrets = json!([{"apiGroups": [""], "resources": ["secrets"], "resourceNames": [SECRET], "verbs": secret_verbs}]);
         items.extend(role("Role", secrets));
     }
-    let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
-    let applied = setup::kubectl(cluster, &["apply", "-f", "-"], &list.to_string())?;
-    ensure!(applied.status.success(), "{applied:?}");
-    setup::until_in_force(cluster, user, &items)?;
+    setup::put_in_force(cluster, user, &items)?;
     cluster.kubeconfig_for(user, &[])
 }
 

@@ -9,7 +9,6 @@ use kube::Api;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams};
 use serde_json::json;
 
-use super::load::Load;
 use super::release::Installed;
 use crate::chart::RELEASE;
 use crate::setup::SOON;
@@ -77,8 +76,7 @@ async fn renews_under_load_and_writes_nothing() -> Result<()> {
     let replicas = installed.replicas();
     ensure!(replicas.len() == 2, "{replicas:?}");
 
-    let mut load = Load::start(&installed, USERS).await?;
-    load.watch_certificates(&installed).await?;
+    let load = installed.watched_load(USERS).await?;
     for renewal in 1..=RENEWALS {
         load.until_served(1 + renewal, LIMIT).await?;
         connects_anew(&installed, &format!("renewal-{renewal}")).await?;

@@ -10,7 +10,6 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
-use super::load::Load;
 use super::release::{HOST, Installed};
 use crate::mount::pair;
 use crate::setup::{OWN, SOON};
@@ -56,8 +55,7 @@ async fn what_the_secret_holds_is_served() -> Result<()> {
     installed.refuses_and_accepts().await?;
 
     let replicas = installed.replicas();
-    let mut load = Load::start(&installed, 2).await?;
-    load.watch_certificates(&installed).await?;
+    let load = installed.watched_load(2).await?;
     let other = issue(&authority)?;
     put(&other).await?;
     load.until_served(2, SOON).await?;

@@ -12,7 +12,6 @@ use serde_json::json;
 
 use super::container;
 use super::kubelet::Replica;
-use super::load::Load;
 use super::release::Installed;
 use crate::setup::{OWN, SOON};
 
@@ -46,7 +45,7 @@ async fn upgrade_uninstall_and_install_again() -> Result<()> {
 
     // Another replica each, while users ask; none of them notices.
     let before = installed.replicas();
-    let load = Load::start(&installed, 4).await?;
+    let load = installed.load(4).await?;
     installed
         .upgrade(&json!({"log": {"level": "debug"}, "podLabels": {"team": "platform"}}))
         .await?;

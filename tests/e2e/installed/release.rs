@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::container;
 use super::kubelet::{Ended, Kubelet, Replica};
 use crate::chart::{RELEASE, chart, helm, values_file};
+use crate::load::Load;
 use crate::setup::{self, OWN, SOON};
 
 /// The account of the operator's pods.
@@ -143,6 +144,20 @@ impl Installed {
         ports
             .map(|replica| replica.running.at(WEBHOOK_PORT))
             .collect()
+    }
+
+    /// Users that ask about MCPServers of namespace `default`, where `updated` has to be.
+    pub async fn load(&self, users: u32) -> Result<Load> {
+        Load::start(&self.cluster, "default", users).await
+    }
+
+    /// The same, with a look at the certificate of each replica that runs now.
+    pub async fn watched_load(&self, users: u32) -> Result<Load> {
+        let mut load = self.load(users).await?;
+        let ports = self.webhook_ports()?;
+        load.watch_certificates(&self.client, RELEASE, HOST, &ports)
+            .await?;
+        Ok(load)
     }
 
     /// Fails unless the same processes run as then.

@@ -6,7 +6,6 @@ use anyhow::{Result, ensure};
 use cluster::eventually;
 use serde_json::json;
 
-use super::load::Load;
 use super::release::Installed;
 use crate::setup::Space;
 
@@ -29,8 +28,7 @@ async fn refuses_at_once_and_renews_under_load() -> Result<()> {
     ensure!(replicas.len() == 2, "{replicas:?}");
     installed.leader().await?;
 
-    let mut load = Load::start(&installed, 2).await?;
-    load.watch_certificates(&installed).await?;
+    let load = installed.watched_load(2).await?;
     eventually("CA and certificates are renewed", LIMIT, || async {
         let (authorities, certificates) = (load.authorities(), load.certificates());
         ensure!(

@@ -6,19 +6,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use cluster::eventually;
+use cluster::{Cluster, eventually};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use mcp_operator::api::MCPServer;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::release::{HOST, Installed};
-use crate::chart::RELEASE;
 use crate::laggard::Laggard;
 use crate::setup::SOON;
 
-const PAUSE: Duration = Duration::from_millis(250);
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What has been seen so far.
 #[derive(Default)]
@@ -44,26 +42,44 @@ pub struct Load {
 }
 
 impl Load {
-    /// So many users, each with a connection of its own, begin to create one MCPServer and to change another one, `updated` in namespace `default`, which
-    /// has to be there; all in dry runs.
-    pub async fn start(installed: &Installed, users: u32) -> Result<Self> {
+    /// So many users, each with a connection of its own, begin to create one MCPServer in this namespace and to
+    /// change another one, `updated`, which has to be there; all in dry runs.
+    pub async fn start(cluster: &Cluster, namespace: &str, users: u32) -> Result<Self> {
         let (seen, mut work) = (Arc::<Seen>::default(), JoinSet::new());
         for index in 0..users {
-            let client = installed.cluster.new_client().await?;
-            work.spawn(ask(client, index, seen.clone()));
+            let client = cluster.new_client().await?;
+            let servers = Api::namespaced(client, namespace);
+            work.spawn(ask(servers, index, seen.clone()));
         }
         let start = Instant::now();
         Ok(Self { seen, work, start })
     }
 
-    /// Looks at the certificate of each replica that runs now, as well: whether an API server that is up to
-    /// date verifies it, and whether one that is not does. Waits for the first look at each: a change before
-    /// it would never be seen as one.
-    pub async fn watch_certificates(&mut self, installed: &Installed) -> Result<()> {
-        for (index, port) in installed.webhook_ports()?.into_iter().enumerate() {
+    /// Looks at the certificates that are served at these ports for `host`, as well: whether an API server that is
+    /// up to date verifies them, and whether one that is not does. `name` is that of the webhook configurations.
+    /// Waits for the first look at each: a change before it would never be seen as one.
+    pub async fn watch_certificates(
+        &mut self,
+        client: &Client,
+        name: &'static str,
+        host: &'static str,
+        ports: &[u16],
+    ) -> Result<()> {
+        for (index, port) in ports.iter().copied().enumerate() {
             lock(&self.seen.served).push(BTreeSet::new());
-            let (client, seen) = (installed.client.clone(), self.seen.clone());
-            self.work.spawn(look(port, client, index, seen));
+            let (client, seen) = (client.clone(), self.seen.clone());
+            self.work.spawn(async move {
+                let mut laggard = Laggard::default();
+                while !seen.enough() {
+                    let look = laggard.look(&client, name, port, host).await?;
+                    seen.handshakes.fetch_add(1, Ordering::Relaxed);
+                    look.failures.into_iter().for_each(|what| seen.failed(what));
+                    lock(&seen.served)[index].extend(look.served);
+                    lock(&seen.authorities).extend(look.trusted);
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Ok(())
+            });
         }
         self.until_served(1, SOON).await
     }
@@ -98,6 +114,12 @@ impl Load {
         served.iter().map(BTreeSet::len).min().unwrap_or_default()
     }
 
+    /// How many certificates all of them have served so far.
+    pub fn all_certificates(&self) -> usize {
+        let served = lock(&self.seen.served);
+        served.iter().flatten().collect::<BTreeSet<_>>().len()
+    }
+
     /// How many CAs have been trusted so far.
     pub fn authorities(&self) -> usize {
         lock(&self.seen.authorities).len()
@@ -116,12 +138,13 @@ impl Load {
         }
         let failures = self.failures();
         eprintln!(
-            "{what}: {} requests and {} handshakes in {:?}, {} failed; {} certificates, {} CAs",
+            "{what}: {} requests and {} handshakes in {:?}, {} failed; {} certificates of each, {} of all, {} CAs",
             self.made(),
             self.seen.handshakes.load(Ordering::Relaxed),
             self.start.elapsed(),
             failures.len(),
             self.certificates(),
+            self.all_certificates(),
             self.authorities(),
         );
         assert!(
@@ -144,8 +167,7 @@ impl Seen {
     }
 }
 
-async fn ask(client: Client, index: u32, seen: Arc<Seen>) -> Result<()> {
-    let servers = Api::<MCPServer>::namespaced(client, "default");
+async fn ask(servers: Api<MCPServer>, index: u32, seen: Arc<Seen>) -> Result<()> {
     let create = PostParams {
         dry_run: true,
         ..PostParams::default()
@@ -172,19 +194,6 @@ async fn ask(client: Client, index: u32, seen: Arc<Seen>) -> Result<()> {
             seen.failed(format!("after {:?}: {error}", start.elapsed()));
         }
         seen.made.fetch_add(1, Ordering::Relaxed);
-    }
-    Ok(())
-}
-
-async fn look(port: u16, client: Client, index: usize, seen: Arc<Seen>) -> Result<()> {
-    let mut laggard = Laggard::default();
-    while !seen.enough() {
-        let look = laggard.look(&client, RELEASE, port, HOST).await?;
-        seen.handshakes.fetch_add(1, Ordering::Relaxed);
-        look.failures.into_iter().for_each(|what| seen.failed(what));
-        lock(&seen.served)[index].extend(look.served);
-        lock(&seen.authorities).extend(look.trusted);
-        tokio::time::sleep(PAUSE).await;
     }
     Ok(())
 }
