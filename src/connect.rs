@@ -1,15 +1,20 @@
-//! The way to the cluster: one client for all, one for what only a leader may write.
+//! The way to the cluster: one client for all, one for what only a leader may do.
 
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use kube::client::ClientBuilder;
+use hyper_timeout::TimeoutConnector;
+use hyper_util::client::legacy::Builder;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use kube::client::ConfigExt;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use tower::{BoxError, ServiceBuilder, ServiceExt};
 
 use crate::cli::RunArgs;
-use crate::fence::Fence;
+use crate::fence::{Fence, Gate};
 
 /// A watch brings a bookmark a minute; one that is silent for longer than this is dead.
 const READ_TIMEOUT: Duration = Duration::from_secs(150);
@@ -19,12 +24,17 @@ const READ_TIMEOUT: Duration = Duration::from_secs(150);
 pub struct Connection {
     /// For what every replica does.
     pub client: Client,
-    /// For what reconciles: its writes pass the fence, and it retries nothing by itself.
-    pub fenced: Client,
-    /// Opened by the election, or for good where there is none.
-    pub fence: Fence,
     /// The operator's own namespace.
     pub namespace: String,
+    config: Config,
+}
+
+impl Connection {
+    /// A client for what reconciles: nothing leaves it past the fence, and it retries nothing by itself. An error
+    /// when the credentials cannot be read any more.
+    pub fn fenced(&self, fence: &Fence) -> kube::Result<Client> {
+        fenced(&self.config, fence)
+    }
 }
 
 /// Connects as the arguments say. An error when there is no cluster, or no answer.
@@ -32,17 +42,8 @@ pub async fn connect(args: &RunArgs) -> anyhow::Result<Connection> {
     let config = config(args.kubeconfig.as_deref()).await?;
     let default = || config.default_namespace.clone();
     let namespace = args.namespace.clone().unwrap_or_else(default);
-    let fence = Fence::default();
     let unusable = "the cluster's address or credentials cannot be used";
     let client = Client::try_from(config.clone()).context(unusable)?;
-    // A pass that fails is tried again as a whole, after 1, 2, 4 … s. The client's own retries, up to minutes for
-    // one request, would keep its worker from other servers.
-    let mut once = config;
-    once.default_retry = false;
-    let fenced = ClientBuilder::try_from(once)
-        .context(unusable)?
-        .with_layer(&fence)
-        .build();
     let version = client
         .apiserver_version()
         .await
@@ -50,10 +51,33 @@ pub async fn connect(args: &RunArgs) -> anyhow::Result<Connection> {
     tracing::info!(kubernetes = version.git_version, namespace, "starting");
     Ok(Connection {
         client,
-        fenced,
-        fence,
         namespace,
+        config,
     })
+}
+
+/// Put together by hand, as kube's own has no place for the gate. Without kube's retries: a pass that fails is tried
+/// again as a whole, after 1, 2, 4 … s, and up to minutes for one request would keep its worker from other servers.
+fn fenced(config: &Config, fence: &Fence) -> kube::Result<Client> {
+    let gate = fence.clone();
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    let gated = tcp.map_response(move |connection| Gate::new(connection, gate.clone()));
+    let https = config.rustls_https_connector_with_connector(gated)?;
+    let mut connector = TimeoutConnector::new(https);
+    connector.set_connect_timeout(config.connect_timeout);
+    connector.set_read_timeout(config.read_timeout);
+    connector.set_write_timeout(config.write_timeout);
+    connector.set_reset_reader_on_write(config.reset_reader_on_write);
+    let connections = Builder::new(TokioExecutor::new()).build(connector);
+    let service = ServiceBuilder::new()
+        .layer(fence)
+        .layer(config.base_uri_layer())
+        .option_layer(config.auth_layer()?)
+        .layer(config.extra_headers_layer()?)
+        .map_err(BoxError::from)
+        .service(connections);
+    Ok(Client::new(service, config.default_namespace.clone()))
 }
 
 /// A cluster's address and credentials: of a kubeconfig, of the environment, or of the pod.
@@ -85,4 +109,52 @@ pub async fn config(kubeconfig: Option<&Path>) -> anyhow::Result<Config> {
     config.read_timeout = Some(READ_TIMEOUT);
     config.reset_reader_on_write = true;
     Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::Api;
+    use kube::api::PostParams;
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// More than a socket's buffers hold.
+    const LARGE: usize = 32 << 20;
+
+    #[tokio::test]
+    async fn a_request_half_written_when_the_fence_closes_is_not_written_to_its_end() {
+        for closes in [false, true] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = format!("http://{}", listener.local_addr().unwrap());
+            let fence = Fence::none();
+            let client = fenced(&Config::new(address.parse().unwrap()), &fence).unwrap();
+            let map = ConfigMap {
+                data: Some([("key".to_owned(), "x".repeat(LARGE))].into()),
+                ..ConfigMap::default()
+            };
+            let sends = tokio::spawn(async move {
+                let api: Api<ConfigMap> = Api::default_namespaced(client);
+                api.create(&PostParams::default(), &map).await
+            });
+            let (mut server, _) = listener.accept().await.unwrap();
+            let mut read = vec![0; 1024];
+            server.read_exact(&mut read).await.unwrap();
+            if closes {
+                fence.close();
+            }
+            let mut came = read.len();
+            // It never answers: a request that came whole is waited for, one that was cut ends the connection.
+            while came < LARGE {
+                match server.read(&mut read).await.unwrap() {
+                    0 => break,
+                    more => came += more,
+                }
+            }
+            assert_eq!(came < LARGE, closes, "{came} bytes came");
+            sends.abort();
+        }
+    }
 }

@@ -13,9 +13,9 @@ use k8s_openapi::Resource;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
-use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client};
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 
@@ -50,11 +50,9 @@ impl Settings {
 
 /// One replica that stands for election.
 pub struct Candidate {
+    connection: Connection,
     api: Api<Lease>,
-    /// The same for what only a leader may do.
-    fenced: Api<Lease>,
     settings: Settings,
-    fence: Fence,
     on_change: Box<dyn Fn(bool) + Send + Sync>,
 }
 
@@ -112,55 +110,55 @@ fn held(lease: Option<&Lease>, settings: &Settings, now: Timestamp) -> LeaseSpec
 }
 
 impl Candidate {
-    /// A candidate. Writes through the connection's fence are let out while it leads; `on_change` is told when it begins
-    /// and ends to.
+    /// A candidate. `on_change` is told when it begins to lead, and when it leads no more.
     pub fn new(
-        connection: &Connection,
+        connection: Connection,
         settings: Settings,
         on_change: impl Fn(bool) + Send + Sync + 'static,
     ) -> Self {
         let namespace = &settings.namespace;
         Self {
             api: Api::namespaced(connection.client.clone(), namespace),
-            fenced: Api::namespaced(connection.fenced.clone(), namespace),
-            fence: connection.fence.clone(),
+            connection,
             settings,
             on_change: Box::new(on_change),
         }
     }
 
-    /// Runs `work` whenever this replica leads, and drops it when it leads no more. Ends when `work` does, and
-    /// gives the Lease back then; while it does not lead, it ends at `stop`, with nothing.
+    /// Runs `work` whenever this replica leads, with a client that reaches the cluster for so long only, and drops
+    /// it when it leads no more. Ends when `work` does, and gives the Lease back then; while it does not lead, it
+    /// ends at `stop`, with nothing. An error when there is no such client.
     pub async fn run<T>(
         self,
-        mut work: impl FnMut() -> BoxFuture<'static, T>,
+        mut work: impl FnMut(Client) -> BoxFuture<'static, T>,
         stop: impl Future<Output = ()>,
-    ) -> Option<T> {
+    ) -> kube::Result<Option<T>> {
         let mut stop = pin!(stop);
         loop {
-            let mut lease = tokio::select! {
-                lease = self.acquire() => lease,
-                () = &mut stop => return None,
+            let (mut lease, fence) = tokio::select! {
+                taken = self.acquire() => taken,
+                () = &mut stop => return Ok(None),
             };
+            let client = self.connection.fenced(&fence)?;
             let (name, identity) = (&self.settings.lease, &self.settings.identity);
             tracing::info!(lease = name, identity, "leading");
             (self.on_change)(true);
             let done = tokio::select! {
-                done = work() => Some(done),
-                () = self.hold(&mut lease) => None,
+                done = work(client.clone()) => Some(done),
+                () = self.hold(&mut lease, &fence, client) => None,
             };
-            self.fence.close();
+            fence.close();
             (self.on_change)(false);
             if done.is_some() {
                 self.release(lease).await;
-                return done;
+                return Ok(done);
             }
             tracing::warn!(lease = name, identity, "not leading any more");
         }
     }
 
-    /// Waits until the Lease is free, and takes it.
-    async fn acquire(&self) -> Lease {
+    /// Waits until the Lease is free, and takes it; with the fence of that lead.
+    async fn acquire(&self) -> (Lease, Fence) {
         let mut changes =
             pin!(watcher::watch_object(self.api.clone(), &self.settings.lease).default_backoff());
         let mut seen: Option<Seen> = None;
@@ -171,7 +169,7 @@ impl Candidate {
                 Some(Step::Take) => {
                     let lease = seen.as_ref().and_then(|seen| seen.lease.as_ref());
                     match self.take(lease).await {
-                        Ok(lease) => return lease,
+                        Ok(taken) => return taken,
                         // Another one was faster: the watch tells who. Where there is no Lease to be
                         // changed, "not found" means the namespace.
                         Err(error)
@@ -196,15 +194,14 @@ impl Candidate {
     }
 
     /// Takes the Lease as it was read. A conflict when it has changed since.
-    async fn take(&self, lease: Option<&Lease>) -> kube::Result<Lease> {
+    async fn take(&self, lease: Option<&Lease>) -> kube::Result<(Lease, Fence)> {
         let since = Moment::now();
         let taken = if let Some(lease) = lease {
             self.write(&self.api, lease).await?
         } else {
             self.create().await?
         };
-        self.fence.open(since, self.settings.renew_limit());
-        Ok(taken)
+        Ok((taken, Fence::open(since, self.settings.renew_limit())))
     }
 
     /// Makes the Lease. By server-side apply: a role can allow that for the one name, a POST only for all.
@@ -223,20 +220,21 @@ impl Candidate {
     }
 
     /// Renews the Lease until it is another's, or could not be renewed in time.
-    async fn hold(&self, lease: &mut Lease) {
+    async fn hold(&self, lease: &mut Lease, fence: &Fence, client: Client) {
+        let fenced = Api::namespaced(client, &self.settings.namespace);
         let mut pause = self.settings.pause();
         loop {
             sleep(pause).await;
             pause = self.settings.pause();
-            let left = self.fence.left();
+            let left = fence.left();
             if left.is_zero() {
                 return;
             }
             let since = Moment::now();
-            match timeout(left, self.write(&self.fenced, lease)).await {
+            match timeout(left, self.write(&fenced, lease)).await {
                 Ok(Ok(renewed)) => {
                     *lease = renewed;
-                    self.fence.open(since, self.settings.renew_limit());
+                    fence.extend(since, self.settings.renew_limit());
                 }
                 Ok(Err(error)) if is_conflict(&error) => {
                     match timeout(left, self.api.get_opt(&self.settings.lease)).await {

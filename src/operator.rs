@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use certs::Serving;
 use futures::FutureExt;
+use kube::Client;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -20,7 +21,7 @@ use crate::certificates;
 use crate::cli::RunArgs;
 use crate::connect::{Connection, connect};
 use crate::controller::{self, Scope};
-use crate::fence::Moment;
+use crate::fence::Fence;
 use crate::http;
 use crate::leader::{self, Candidate};
 use crate::metrics::Metrics;
@@ -142,11 +143,11 @@ async fn reconcile(
 ) -> anyhow::Result<()> {
     let pod = std::env::var("POD_NAME").ok();
     let scopes = scopes(&args);
-    let controllers = || {
+    let controllers = |client: Client| {
         let mut controllers = JoinSet::new();
         for scope in &scopes {
             controllers.spawn(controller::run(
-                connection.fenced.clone(),
+                client.clone(),
                 scope.clone(),
                 pod.clone(),
                 metrics.clone(),
@@ -162,10 +163,9 @@ async fn reconcile(
         .boxed()
     };
     if !args.leader_elect {
-        // Alone: the same client, and nothing ever closes its fence.
-        connection.fence.open(Moment::now(), Duration::MAX);
+        let client = connection.fenced(&Fence::none())?;
         metrics.leads(true);
-        return controllers().await;
+        return controllers(client).await;
     }
     let settings = leader::Settings {
         namespace: connection.namespace.clone(),
@@ -179,9 +179,9 @@ async fn reconcile(
         duration: args.lease_duration,
     };
     let told = metrics.clone();
-    let candidate = Candidate::new(&connection, settings, move |leads| told.leads(leads));
+    let candidate = Candidate::new(connection, settings, move |leads| told.leads(leads));
     let reconciled = candidate.run(controllers, stopping(&stopped));
-    reconciled.await.unwrap_or(Ok(()))
+    reconciled.await?.unwrap_or(Ok(()))
 }
 
 fn scopes(args: &RunArgs) -> Vec<Scope> {

@@ -1,0 +1,146 @@
+//! The fence around a leader: past a deadline nothing leaves it, whatever is still running.
+//!
+//! A process can be paused at any moment (SIGSTOP, a frozen machine) and wake up when another one leads. What it
+//! was about to write must not be written then. So the deadline is looked at twice: where a request is handed over,
+//! and again where its bytes leave, because a connection is a task of its own and holds what was
+//! handed over before the pause. No process can look later than that: what is left is the step from that look to
+//! the system call.
+
+mod gate;
+mod requests;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+pub use gate::Gate;
+
+/// Until when one lead's requests may leave. Once that is over, it stays so: the next lead has a fence of its own.
+#[derive(Clone, Debug)]
+pub struct Fence(Arc<Mutex<Option<Open>>>);
+
+/// Open for so long from a moment on, by both clocks: the monotonic one stands still while a machine
+/// sleeps, the other can be set back.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    since: Moment,
+    time: Duration,
+}
+
+impl Open {
+    fn left(self) -> Duration {
+        self.time.saturating_sub(self.since.elapsed())
+    }
+}
+
+/// A moment by both clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    monotonic: Instant,
+    wall: SystemTime,
+}
+
+impl Moment {
+    /// Now.
+    pub fn now() -> Self {
+        Self {
+            monotonic: Instant::now(),
+            wall: SystemTime::now(),
+        }
+    }
+
+    /// The time since then, by the clock that went further.
+    pub fn elapsed(&self) -> Duration {
+        let wall = self.wall.elapsed().unwrap_or_default();
+        self.monotonic.elapsed().max(wall)
+    }
+}
+
+/// A request was held back.
+#[derive(Debug, thiserror::Error)]
+#[error("this replica does not lead any more; another one goes on")]
+pub struct NotLeading;
+
+impl Fence {
+    /// Lets requests out for `time` from `since` on.
+    pub fn open(since: Moment, time: Duration) -> Self {
+        Self(Arc::new(Mutex::new(Some(Open { since, time }))))
+    }
+
+    /// Open for good, for a replica that is alone.
+    pub fn none() -> Self {
+        Self::open(Moment::now(), Duration::MAX)
+    }
+
+    /// Lets requests out for `time` from `since` on, if it still lets any out.
+    pub fn extend(&self, since: Moment, time: Duration) {
+        let mut open = self.lock();
+        *open = open
+            .filter(|open| !open.left().is_zero())
+            .map(|_| Open { since, time });
+    }
+
+    /// Lets no request out any more.
+    pub fn close(&self) {
+        *self.lock() = None;
+    }
+
+    /// How long requests may go out from now on; zero when they may not.
+    pub fn left(&self) -> Duration {
+        self.lock().map(Open::left).unwrap_or_default()
+    }
+
+    /// An error when nothing may go out any more.
+    fn check(&self) -> Result<(), NotLeading> {
+        if self.left().is_zero() {
+            return Err(NotLeading);
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Open>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_open_for_a_time_only() {
+        let minute = Duration::from_mins(1);
+        let fence = Fence::open(Moment::now(), minute);
+        assert!(fence.left() > Duration::from_secs(50));
+        fence.extend(Moment::now(), 2 * minute);
+        assert!(fence.left() > minute);
+        assert!(Fence::none().left() > minute, "for good");
+    }
+
+    #[test]
+    fn once_closed_it_stays_closed() {
+        let minute = Duration::from_mins(1);
+        let closed = Fence::open(Moment::now(), minute);
+        closed.close();
+        let over = Fence::open(Moment::now(), Duration::ZERO);
+        for fence in [closed, over] {
+            assert!(fence.left().is_zero(), "{fence:?}");
+            fence.extend(Moment::now(), minute);
+            assert!(fence.left().is_zero(), "{fence:?}");
+        }
+    }
+
+    #[test]
+    fn the_clock_that_went_further_counts() {
+        let hour = Duration::from_hours(1);
+        let slept = Moment {
+            monotonic: Instant::now(),
+            wall: SystemTime::now() - hour,
+        };
+        assert!(slept.elapsed() >= hour, "a machine that slept");
+        let set_back = Moment {
+            monotonic: Instant::now(),
+            wall: SystemTime::now() + hour,
+        };
+        assert!(set_back.elapsed() < hour, "a clock that was set back");
+    }
+}
