@@ -166,6 +166,12 @@ async fn each_rule_refuses_with_its_field_and_value() {
             "Not An Image",
         ),
         (
+            "an image tag that no node takes",
+            json!({"image": "x:é"}),
+            "spec.image",
+            "x:é",
+        ),
+        (
             "a config key with a slash",
             json!({"config": {"a/b": "c"}}),
             "spec.config[a/b]",

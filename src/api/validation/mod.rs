@@ -72,9 +72,10 @@ fn image(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
             "spec.image",
             "name the container image of the server",
         ));
-    } else if reference(&spec.image).is_err() {
+    } else if !spec.image.is_ascii() || reference(&spec.image).is_err() {
+        // The library (oci-spec 0.10) takes letters of any script for a tag; nodes do not.
         let detail = "not an image reference; expected [registry/]repository[:tag][@digest], \
-             the repository in lower case, without spaces";
+             the repository in lower case, all of it ASCII without spaces";
         faults.push(FieldError::invalid(
             "spec.image",
             spec.image.as_str(),
