@@ -30,10 +30,11 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A client for what reconciles: nothing leaves it past the fence, and it retries nothing by itself. An error
-    /// when the credentials cannot be read any more.
-    pub fn fenced(&self, fence: &Fence) -> kube::Result<Client> {
-        fenced(&self.config, fence)
+    /// A client for what reconciles: nothing leaves it past the fence, and it retries nothing by itself. What has
+    /// left it and is not received within `patience` is given up, where that is told. An error when the
+    /// credentials cannot be read.
+    pub fn fenced(&self, fence: &Fence, patience: Option<Duration>) -> kube::Result<Client> {
+        fenced(&self.config, fence, patience)
     }
 }
 
@@ -58,10 +59,15 @@ pub async fn connect(args: &RunArgs) -> anyhow::Result<Connection> {
 
 /// Put together by hand, as kube's own has no place for the gate. Without kube's retries: a pass that fails is tried
 /// again as a whole, after 1, 2, 4 … s, and up to minutes for one request would keep its worker from other servers.
-fn fenced(config: &Config, fence: &Fence) -> kube::Result<Client> {
+fn fenced(config: &Config, fence: &Fence, patience: Option<Duration>) -> kube::Result<Client> {
     let gate = fence.clone();
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
+    // The kernel would go on sending for many minutes, while the process is paused and after it has ended, too.
+    #[cfg(target_os = "linux")]
+    tcp.set_tcp_user_timeout(patience);
+    #[cfg(not(target_os = "linux"))]
+    let _ = patience;
     let gated = tcp.map_response(move |connection| Gate::new(connection, gate.clone()));
     let https = config.rustls_https_connector_with_connector(gated)?;
     let mut connector = TimeoutConnector::new(https);
@@ -117,38 +123,51 @@ mod tests {
     use kube::Api;
     use kube::api::PostParams;
     use tokio::io::AsyncReadExt;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::task::JoinHandle;
+    use tokio::time::timeout;
 
     use super::*;
 
     /// More than a socket's buffers hold.
     const LARGE: usize = 32 << 20;
 
+    const BEGINNING: usize = 1024;
+
+    /// A server that was asked for something large, and has read the beginning.
+    async fn ask(fence: &Fence, patience: Option<Duration>) -> (TcpStream, JoinHandle<bool>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let mut config = Config::new(address.parse().unwrap());
+        // Not the machine's: it may have none.
+        config.root_cert = Some(Vec::new());
+        let client = fenced(&config, fence, patience).unwrap();
+        let map = ConfigMap {
+            data: Some([("key".to_owned(), "x".repeat(LARGE))].into()),
+            ..ConfigMap::default()
+        };
+        let sends = tokio::spawn(async move {
+            let api: Api<ConfigMap> = Api::default_namespaced(client);
+            api.create(&PostParams::default(), &map).await.is_ok()
+        });
+        let (mut server, _) = listener.accept().await.unwrap();
+        server.read_exact(&mut [0; BEGINNING]).await.unwrap();
+        (server, sends)
+    }
+
     #[tokio::test]
     async fn a_request_half_written_when_the_fence_closes_is_not_written_to_its_end() {
         for closes in [false, true] {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let address = format!("http://{}", listener.local_addr().unwrap());
             let fence = Fence::none();
-            let client = fenced(&Config::new(address.parse().unwrap()), &fence).unwrap();
-            let map = ConfigMap {
-                data: Some([("key".to_owned(), "x".repeat(LARGE))].into()),
-                ..ConfigMap::default()
-            };
-            let sends = tokio::spawn(async move {
-                let api: Api<ConfigMap> = Api::default_namespaced(client);
-                api.create(&PostParams::default(), &map).await
-            });
-            let (mut server, _) = listener.accept().await.unwrap();
-            let mut read = vec![0; 1024];
-            server.read_exact(&mut read).await.unwrap();
+            let (mut server, sends) = ask(&fence, None).await;
             if closes {
                 fence.close();
             }
-            let mut came = read.len();
+            let (mut came, mut read) = (BEGINNING, vec![0; 1 << 16]);
             // It never answers: a request that came whole is waited for, one that was cut ends the connection.
             while came < LARGE {
-                match server.read(&mut read).await.unwrap() {
+                let more = timeout(Duration::from_mins(1), server.read(&mut read)).await;
+                match more.expect("no more bytes came").unwrap() {
                     0 => break,
                     more => came += more,
                 }
@@ -156,5 +175,14 @@ mod tests {
             assert_eq!(came < LARGE, closes, "{came} bytes came");
             sends.abort();
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn what_is_not_received_in_time_is_given_up() {
+        let (server, sends) = ask(&Fence::none(), Some(Duration::from_millis(500))).await;
+        let given_up = timeout(Duration::from_mins(1), sends).await;
+        assert!(!given_up.expect("it is still waiting").unwrap());
+        drop(server);
     }
 }

@@ -125,21 +125,20 @@ impl Candidate {
         }
     }
 
-    /// Runs `work` whenever this replica leads, with a client that reaches the cluster for so long only, and drops
-    /// it when it leads no more. Ends when `work` does, and gives the Lease back then; while it does not lead, it
-    /// ends at `stop`, with nothing. An error when there is no such client.
+    /// Runs `work` whenever this replica leads, and drops it when it leads no more; nothing leaves the client that
+    /// it is given after that. Ends when `work` does, and gives the Lease back then; while it does not lead, it
+    /// ends at `stop`, with nothing.
     pub async fn run<T>(
         self,
         mut work: impl FnMut(Client) -> BoxFuture<'static, T>,
         stop: impl Future<Output = ()>,
-    ) -> kube::Result<Option<T>> {
+    ) -> Option<T> {
         let mut stop = pin!(stop);
         loop {
-            let (mut lease, fence) = tokio::select! {
+            let (mut lease, fence, client) = tokio::select! {
                 taken = self.acquire() => taken,
-                () = &mut stop => return Ok(None),
+                () = &mut stop => return None,
             };
-            let client = self.connection.fenced(&fence)?;
             let (name, identity) = (&self.settings.lease, &self.settings.identity);
             tracing::info!(lease = name, identity, "leading");
             (self.on_change)(true);
@@ -151,14 +150,14 @@ impl Candidate {
             (self.on_change)(false);
             if done.is_some() {
                 self.release(lease).await;
-                return Ok(done);
+                return done;
             }
             tracing::warn!(lease = name, identity, "not leading any more");
         }
     }
 
-    /// Waits until the Lease is free, and takes it; with the fence of that lead.
-    async fn acquire(&self) -> (Lease, Fence) {
+    /// Waits until the Lease is free, and takes it; with the fence of that lead, and the client behind it.
+    async fn acquire(&self) -> (Lease, Fence, Client) {
         let mut changes =
             pin!(watcher::watch_object(self.api.clone(), &self.settings.lease).default_backoff());
         let mut seen: Option<Seen> = None;
@@ -194,14 +193,19 @@ impl Candidate {
     }
 
     /// Takes the Lease as it was read. A conflict when it has changed since.
-    async fn take(&self, lease: Option<&Lease>) -> kube::Result<(Lease, Fence)> {
+    async fn take(&self, lease: Option<&Lease>) -> kube::Result<(Lease, Fence, Client)> {
+        // Before the Lease: it reads credentials, and one that cannot must not lead.
+        let fence = Fence::none();
+        let grace = self.settings.duration - self.settings.renew_limit();
+        let client = self.connection.fenced(&fence, Some(grace))?;
         let since = Moment::now();
         let taken = if let Some(lease) = lease {
             self.write(&self.api, lease).await?
         } else {
             self.create().await?
         };
-        Ok((taken, Fence::open(since, self.settings.renew_limit())))
+        fence.renew(since, self.settings.renew_limit());
+        Ok((taken, fence, client))
     }
 
     /// Makes the Lease. By server-side apply: a role can allow that for the one name, a POST only for all.
@@ -234,7 +238,7 @@ impl Candidate {
             match timeout(left, self.write(&fenced, lease)).await {
                 Ok(Ok(renewed)) => {
                     *lease = renewed;
-                    fence.extend(since, self.settings.renew_limit());
+                    fence.renew(since, self.settings.renew_limit());
                 }
                 Ok(Err(error)) if is_conflict(&error) => {
                     match timeout(left, self.api.get_opt(&self.settings.lease)).await {
@@ -247,6 +251,7 @@ impl Candidate {
                         Ok(Err(error)) => self.warn("reading", &error),
                     }
                 }
+                Ok(Err(_)) if fence.left().is_zero() => return,
                 Ok(Err(error)) => self.warn("renewing", &error),
                 Err(_) => return,
             }

@@ -163,7 +163,7 @@ async fn reconcile(
         .boxed()
     };
     if !args.leader_elect {
-        let client = connection.fenced(&Fence::none())?;
+        let client = connection.fenced(&Fence::none(), None)?;
         metrics.leads(true);
         return controllers(client).await;
     }
@@ -181,7 +181,7 @@ async fn reconcile(
     let told = metrics.clone();
     let candidate = Candidate::new(connection, settings, move |leads| told.leads(leads));
     let reconciled = candidate.run(controllers, stopping(&stopped));
-    reconciled.await?.unwrap_or(Ok(()))
+    reconciled.await.unwrap_or(Ok(()))
 }
 
 fn scopes(args: &RunArgs) -> Vec<Scope> {

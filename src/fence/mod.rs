@@ -3,8 +3,8 @@
 //! A process can be paused at any moment (SIGSTOP, a frozen machine) and wake up when another one leads. What it
 //! was about to write must not be written then. So the deadline is looked at twice: where a request is handed over,
 //! and again where its bytes leave, because a connection is a task of its own and holds what was
-//! handed over before the pause. No process can look later than that: what is left is the step from that look to
-//! the system call.
+//! handed over before the pause. What is left is the step from that look to the system call; and what the
+//! kernel has not sent by then it gives up in time (see `connect`).
 
 mod gate;
 mod requests;
@@ -30,6 +30,10 @@ impl Open {
     fn left(self) -> Duration {
         self.time.saturating_sub(self.since.elapsed())
     }
+}
+
+fn current(open: Option<Open>) -> Option<Open> {
+    open.filter(|open| !open.left().is_zero())
 }
 
 /// A moment by both clocks.
@@ -66,17 +70,15 @@ impl Fence {
         Self(Arc::new(Mutex::new(Some(Open { since, time }))))
     }
 
-    /// Open for good, for a replica that is alone.
+    /// Open for good, unless it is closed.
     pub fn none() -> Self {
         Self::open(Moment::now(), Duration::MAX)
     }
 
     /// Lets requests out for `time` from `since` on, if it still lets any out.
-    pub fn extend(&self, since: Moment, time: Duration) {
+    pub fn renew(&self, since: Moment, time: Duration) {
         let mut open = self.lock();
-        *open = open
-            .filter(|open| !open.left().is_zero())
-            .map(|_| Open { since, time });
+        *open = current(*open).map(|_| Open { since, time });
     }
 
     /// Lets no request out any more.
@@ -86,7 +88,10 @@ impl Fence {
 
     /// How long requests may go out from now on; zero when they may not.
     pub fn left(&self) -> Duration {
-        self.lock().map(Open::left).unwrap_or_default()
+        let mut open = self.lock();
+        // Once over is over, also when a clock is set back after it.
+        *open = current(*open);
+        open.map(Open::left).unwrap_or_default()
     }
 
     /// An error when nothing may go out any more.
@@ -111,7 +116,7 @@ mod tests {
         let minute = Duration::from_mins(1);
         let fence = Fence::open(Moment::now(), minute);
         assert!(fence.left() > Duration::from_secs(50));
-        fence.extend(Moment::now(), 2 * minute);
+        fence.renew(Moment::now(), 2 * minute);
         assert!(fence.left() > minute);
         assert!(Fence::none().left() > minute, "for good");
     }
@@ -124,9 +129,17 @@ mod tests {
         let over = Fence::open(Moment::now(), Duration::ZERO);
         for fence in [closed, over] {
             assert!(fence.left().is_zero(), "{fence:?}");
-            fence.extend(Moment::now(), minute);
+            fence.renew(Moment::now(), minute);
             assert!(fence.left().is_zero(), "{fence:?}");
         }
+        let set_back = Fence::none();
+        let later = Moment {
+            monotonic: Instant::now(),
+            wall: SystemTime::now() - 2 * minute,
+        };
+        set_back.renew(later, minute);
+        assert!(set_back.left().is_zero(), "its time is over");
+        assert!(set_back.lock().is_none(), "whatever a clock says later");
     }
 
     #[test]
