@@ -196,7 +196,7 @@ impl Candidate {
     async fn take(&self, lease: Option<&Lease>) -> kube::Result<(Lease, Fence, Client)> {
         // Before the Lease: it reads credentials, and one that cannot must not lead.
         let fence = Fence::none();
-        let grace = self.settings.duration - self.settings.renew_limit();
+        let grace = self.settings.duration / 3;
         let client = self.connection.fenced(&fence, Some(grace))?;
         let since = Moment::now();
         let taken = if let Some(lease) = lease {
