@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
@@ -108,7 +108,7 @@ fn of_container(container: &ContainerStatus, probes: Probes<'_>, now: Timestamp)
     if container.ready {
         return None;
     }
-    if last_exit_code(container).is_some_and(|code| !was_killed(code)) {
+    if last_end(container).is_some_and(|end| is_out_of_memory(end) || !was_killed(end.exit_code)) {
         return Some(crash(container, probes));
     }
     let since = running
@@ -127,30 +127,36 @@ fn of_container(container: &ContainerStatus, probes: Probes<'_>, now: Timestamp)
 
 fn crash(container: &ContainerStatus, probes: Probes<'_>) -> String {
     let name = &container.name;
-    match last_exit_code(container) {
+    let what = match last_end(container) {
+        Some(end) if is_out_of_memory(end) => {
+            "ran out of memory (OOMKilled); raise its memory limit".to_owned()
+        }
         // A liveness probe that never succeeds ends in a kill.
-        Some(code) if was_killed(code) => {
-            format!(
-                "CrashLoopBackOff: container {name} was ended with code {code}{}",
-                hint(probes)
-            )
+        Some(end) if was_killed(end.exit_code) => {
+            format!("was ended with code {}{}", end.exit_code, hint(probes))
         }
-        Some(code) => format!(
-            "CrashLoopBackOff: container {name} exits with code {code}; see kubectl logs --previous"
+        // So does one of a server that takes being told to end for a success.
+        Some(end) if end.exit_code == 0 => format!(
+            "exits with code 0; see kubectl logs --previous{}",
+            hint(probes)
         ),
-        None => {
-            format!("CrashLoopBackOff: container {name} keeps ending; see kubectl logs --previous")
-        }
-    }
+        Some(end) => format!(
+            "exits with code {}; see kubectl logs --previous",
+            end.exit_code
+        ),
+        None => "keeps ending; see kubectl logs --previous".to_owned(),
+    };
+    format!("CrashLoopBackOff: container {name} {what}")
 }
 
-fn last_exit_code(container: &ContainerStatus) -> Option<i32> {
+fn last_end(container: &ContainerStatus) -> Option<&ContainerStateTerminated> {
     let states = [&container.state, &container.last_state];
-    states
-        .into_iter()
-        .flatten()
-        .find_map(|state| state.terminated.as_ref())
-        .map(|terminated| terminated.exit_code)
+    let mut ends = states.into_iter().flatten();
+    ends.find_map(|state| state.terminated.as_ref())
+}
+
+fn is_out_of_memory(end: &ContainerStateTerminated) -> bool {
+    end.reason.as_deref() == Some("OOMKilled")
 }
 
 /// Ended by SIGKILL or SIGTERM.
