@@ -55,15 +55,15 @@ pub enum Child<K> {
     Conflict(String),
     /// It is on its way out; made anew when it is gone. The text says so.
     Leaving(String),
-    /// The API server did not take it; the text says why.
-    Refused(String),
+    /// It could not be brought up to date, as the text says; with what there is of it.
+    Refused(String, Option<Arc<K>>),
 }
 
 impl<K> Child<K> {
     /// The object, when it is there.
     pub fn object(&self) -> Option<&K> {
         match self {
-            Self::Present(object) => Some(object),
+            Self::Present(object) | Self::Refused(_, Some(object)) => Some(object),
             _ => None,
         }
     }

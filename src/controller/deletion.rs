@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::apply;
 use super::cache::Cache;
-use super::error::Error;
+use super::error::{Class, Error};
 use crate::api::{MCPServer, labels};
 
 /// Pods get this long; then the finalizer goes all the same.
@@ -84,7 +84,9 @@ pub async fn take_down(
                 cache.gone(deployment);
                 return Ok(());
             }
-            Err(error) => return Err(error),
+            Err(error) if error.class() == Class::Transient => return Err(error),
+            // A policy against the mark is none against the deletion.
+            Err(error) => tracing::warn!("{error}"),
         }
     }
     apply::delete(client, cache, deployment).await

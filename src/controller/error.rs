@@ -25,6 +25,12 @@ pub enum Error {
         /// What it was about.
         subject: Subject,
     },
+    /// The spec breaks rules; it was stored while no webhook ran.
+    #[error("{}", faults.join("; "))]
+    Invalid {
+        /// What is wrong, a rule each.
+        faults: Vec<String>,
+    },
     /// An object could not be turned into JSON or back.
     #[error("{action}: {source}")]
     Json {
@@ -103,10 +109,12 @@ impl Error {
                 401 | 403 => Class::Permanent,
                 _ => Class::Transient,
             },
-            None if matches!(self, Self::Json { .. } | Self::Refused { .. }) => {
-                Class::Configuration
-            }
-            None => Class::Transient,
+            None => match self {
+                Self::Json { .. } | Self::Refused { .. } | Self::Invalid { .. } => {
+                    Class::Configuration
+                }
+                Self::Api { .. } => Class::Transient,
+            },
         }
     }
 
@@ -136,6 +144,7 @@ impl Error {
                 format!("{action} {code:?}")
             }
             Self::Refused { text, .. } => text.clone(),
+            Self::Invalid { faults } => faults.join("; "),
             Self::Json { action, .. } => action.clone(),
         }
     }

@@ -17,7 +17,7 @@ use tracing::Instrument;
 
 use super::build::config_map::short_hash;
 use super::error::{Class, Error};
-use super::status::of_deployment;
+use super::status::{TROUBLE, of_deployment};
 use crate::api::v1alpha1::Phase;
 use crate::api::{MCPServer, MCPServerStatus, labels};
 
@@ -136,7 +136,7 @@ fn message_of<'a>(status: &'a MCPServerStatus, type_: &str, reason: &str) -> Opt
 
 /// Why pods do not get ready, without the counters before it.
 fn trouble(status: &MCPServerStatus) -> Option<&str> {
-    Some(of_deployment(status)?.split_once(": ")?.1)
+    Some(of_deployment(status)?.split_once(TROUBLE)?.1)
 }
 
 /// Of many pods in the same trouble now this one comes first, now that.
@@ -162,19 +162,24 @@ pub fn orphaned() -> News {
     News::normal("Deleted", "Delete", note.to_owned())
 }
 
-/// The news of a pass that failed for the so manieth time in a row, if the status does not tell it.
-pub fn of_failure(error: &Error, failures: u32, status: Option<&MCPServerStatus>) -> Option<News> {
+/// The news of a pass that failed for the so manieth time in a row, if neither the status tells it nor the last
+/// news did, which were `told` of that cause.
+pub fn of_failure(
+    error: &Error,
+    failures: u32,
+    told: Option<&str>,
+    status: Option<&MCPServerStatus>,
+) -> Option<News> {
     // Transient errors mostly are over before anybody could read of them; a conflict is the normal way to
     // learn that the object changed meanwhile.
-    let is_time = match error.class() {
-        Class::Transient => failures == 3,
-        _ => failures == 1,
-    };
+    let is_time = error.class() != Class::Transient || failures >= 3;
     let text = error.to_string();
-    let is_told = status
-        .and_then(|status| message_of(status, "ConfigurationValid", "ConfigurationInvalid"))
-        .is_some_and(|message| message.contains(&text));
-    (is_time && !is_told).then(|| News::warning("ReconcileFailed", text, error.cause()))
+    let cause = error.cause();
+    let is_told = told == Some(&*cause)
+        || status
+            .and_then(|status| message_of(status, "ConfigurationValid", "ConfigurationInvalid"))
+            .is_some_and(|message| message.contains(&text));
+    (is_time && !is_told).then(|| News::warning("ReconcileFailed", text, cause))
 }
 
 /// Tells news to those who ask Kubernetes.

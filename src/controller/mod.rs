@@ -157,6 +157,9 @@ async fn traced_pass(
 ) -> Result<Action, error::Error> {
     let span = span_of(server.meta());
     context.metrics.begun(&ObjectRef::from_obj(&*server));
+    if let Some(left) = reconcile::begin(&server, &context) {
+        return Ok(Action::requeue(left));
+    }
     let (start, metrics) = (Instant::now(), context.metrics.clone());
     let passed = Box::pin(reconcile::reconcile(server, context))
         .instrument(span)

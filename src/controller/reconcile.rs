@@ -2,6 +2,7 @@
 //! so that none can be left out; those that are `async` need the client.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ use super::apply::{self, Child};
 use super::cache::{Cache, Pods, lock};
 use super::deletion::{self, Step};
 use super::drift::{self, Ownership};
-use super::error::{CONFIGURATION_RETRY, Class, Error};
+use super::error::{Class, Error};
 use super::events::{News, Publisher};
 use super::status::{self, Observed};
 use super::{build, events, span_of};
@@ -47,9 +48,15 @@ pub struct Context {
 }
 
 /// What is remembered of a server between passes; losing it costs a write or a retry, nothing else.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 pub(super) struct Memory {
     failures: u32,
+    /// The cause of the last failure that was told in an Event, since the last pass without one.
+    told: Option<String>,
+    /// A hash of what there was when the last pass began.
+    seen: u64,
+    /// When it is worth another try, if it failed.
+    again_at: Option<Instant>,
     status_written: Option<Instant>,
 }
 
@@ -62,6 +69,23 @@ struct Children {
     config_map: Option<ConfigMap>,
     deployment: Deployment,
     service: Option<Service>,
+}
+
+/// Begins a pass; or, if the last one failed and nothing has changed since it began, says how long that is to wait
+/// yet. The watch brings back what a failed pass wrote into the status, and that would begin the next one at once.
+pub fn begin(server: &MCPServer, context: &Context) -> Option<Duration> {
+    let seen = context.seen(server);
+    let mut memory = lock(&context.memory);
+    let memory = memory.entry(ObjectRef::from_obj(server)).or_default();
+    let left = memory
+        .again_at
+        .and_then(|at| at.checked_duration_since(Instant::now()));
+    if left.is_some() && memory.seen == seen {
+        return left;
+    }
+    memory.seen = seen;
+    memory.again_at = None;
+    None
 }
 
 /// Reconciles one server.
@@ -80,6 +104,7 @@ pub async fn reconcile(trigger: Arc<MCPServer>, context: Arc<Context>) -> Result
     };
     if let Some(memory) = lock(&context.memory).get_mut(&key) {
         memory.failures = 0;
+        memory.told = None;
     }
     Ok(action)
 }
@@ -95,7 +120,7 @@ async fn bring_up(context: &Context, stored: &MCPServer, now: Timestamp) -> Resu
             let observed = context.observe(stored);
             let status = status::status(stored, &faults, &observed, now);
             write_status(context, stored, status, &[]).await?;
-            Ok(Action::requeue(CONFIGURATION_RETRY))
+            Err(Error::Invalid { faults })
         }
     }
 }
@@ -156,11 +181,18 @@ async fn apply(context: &Context, children: Children, now: Timestamp) -> Result<
     );
     let mut error = None;
     let (config_map, deployment) = workload;
+    let found = context.observe(server);
     let observed = Observed {
-        config_map: settle(config_map, &mut error),
-        deployment: settle(deployment, &mut error),
-        service: settle(service, &mut error),
-        pods: context.pods_of(server),
+        config_map: match children.config_map {
+            Some(_) => settle(config_map, found.config_map, &mut error),
+            None => left_over(config_map, &mut error),
+        },
+        deployment: settle(deployment, found.deployment, &mut error),
+        service: match children.service {
+            Some(_) => settle(service, found.service, &mut error),
+            None => left_over(service, &mut error),
+        },
+        pods: found.pods,
     };
     let faults: Vec<_> = error
         .as_ref()
@@ -232,12 +264,25 @@ async fn apply_service(context: &Context, children: &Children) -> Applied<Servic
     }
 }
 
-fn settle<K>(applied: Applied<K>, failed: &mut Option<Error>) -> Child<K> {
+/// The child as the pass leaves it: as `found` when it could not be brought up to date.
+fn settle<K>(applied: Applied<K>, found: Child<K>, failed: &mut Option<Error>) -> Child<K> {
     applied.unwrap_or_else(|error| {
         let text = error.to_string();
         failed.get_or_insert(error);
-        Child::Refused(text)
+        let live = match found {
+            Child::Present(live) => Some(live),
+            _ => None,
+        };
+        Child::Refused(text, live)
     })
+}
+
+/// A child that is not wanted: what is left of it is in nobody's way.
+fn left_over<K>(pruned: Applied<K>, failed: &mut Option<Error>) -> Child<K> {
+    if let Err(error) = pruned {
+        failed.get_or_insert(error);
+    }
+    Child::NotWanted
 }
 
 async fn take_down(context: &Context, server: &MCPServer, now: Timestamp) -> Result<Action, Error> {
@@ -265,9 +310,10 @@ async fn take_down(context: &Context, server: &MCPServer, now: Timestamp) -> Res
     let ours = |live: &Arc<Deployment>| drift::ownership(server, live.meta()) == Ownership::Ours;
     // The pods of a Deployment that stays are not waited for.
     let stays = deployment.as_ref().is_some_and(|live| !ours(live));
-    if let Some(deployment) = deployment.filter(ours) {
-        deletion::take_down(&context.client, &context.deployments, &deployment, now).await?;
-    }
+    let refused = match deployment.filter(ours) {
+        Some(live) => deletion::take_down(&context.client, &context.deployments, &live, now).await,
+        None => Ok(()),
+    };
     let exists = context
         .deployments
         .get(&namespace, &server.name_any())
@@ -283,8 +329,12 @@ async fn take_down(context: &Context, server: &MCPServer, now: Timestamp) -> Res
     };
     match deletion::step(&server, exists, pods, now) {
         Step::Done => Ok(Action::await_change()),
-        Step::Wait(time) => Ok(Action::requeue(time)),
+        Step::Wait(time) => refused.map(|()| Action::requeue(time)),
+        // Also when the Deployment cannot be deleted: the server does not stay for ever because of that.
         Step::RemoveFinalizer => {
+            if let Err(error) = refused {
+                tracing::warn!("given up: {error}");
+            }
             context.publish(&server, &events::deleted(pods)).await;
             deletion::remove_finalizer(&context.client, &context.servers, &server).await?;
             Ok(Action::await_change())
@@ -351,13 +401,15 @@ pub fn forget(context: &Context, namespace: &str, name: &str) {
 
 /// What to do after a failed pass: the class decides when to try again.
 pub fn on_error(server: Arc<MCPServer>, error: &Error, context: Arc<Context>) -> Action {
-    let failures = {
+    let key = ObjectRef::from_obj(&*server);
+    let (failures, told, retry) = {
         let mut memory = lock(&context.memory);
-        let memory = memory.entry(ObjectRef::from_obj(&*server)).or_default();
+        let memory = memory.entry(key.clone()).or_default();
         memory.failures = memory.failures.saturating_add(1);
-        memory.failures
+        let retry = retry_after(error, memory.failures, &server, Timestamp::now());
+        memory.again_at = Some(Instant::now() + retry);
+        (memory.failures, memory.told.clone(), retry)
     };
-    let retry = error.retry_after(failures);
     let (class, subject, retry_seconds) = (error.class(), error.subject(), retry.as_secs());
     let span = span_of(server.meta());
     span.in_scope(|| {
@@ -377,10 +429,27 @@ pub fn on_error(server: Arc<MCPServer>, error: &Error, context: Arc<Context>) ->
     let namespace = server.namespace().unwrap_or_default();
     let left = context.servers.get(&namespace, &server.name_any());
     let status = left.as_ref().and_then(|left| left.status.as_ref());
-    if let Some(news) = events::of_failure(error, failures, status) {
+    if let Some(news) = events::of_failure(error, failures, told.as_deref(), status) {
+        lock(&context.memory).entry(key).or_default().told = Some(error.cause());
         tokio::spawn(async move { context.publish(&server, &news).await }.instrument(span));
     }
     Action::requeue(retry)
+}
+
+/// When to try again: of a server that is being deleted at the latest when its time is over.
+fn retry_after(error: &Error, failures: u32, server: &MCPServer, now: Timestamp) -> Duration {
+    let retry = error.retry_after(failures);
+    if server.metadata.deletion_timestamp.is_none() {
+        return retry;
+    }
+    match deletion::step(server, true, 0, now) {
+        Step::Wait(time) => retry.min(time),
+        Step::Done | Step::RemoveFinalizer => retry,
+    }
+}
+
+fn version<K: Resource>(object: Option<Arc<K>>) -> Option<String> {
+    object?.meta().resource_version.clone()
 }
 
 impl Context {
@@ -395,6 +464,31 @@ impl Context {
         self.services.wait_until_ready().await?;
         pods.wait_for(|listed| *listed).await?;
         Ok(())
+    }
+
+    /// A hash of all that a pass looks at. Of the server itself not its status, nor the version that changes with it.
+    fn seen(&self, server: &MCPServer) -> u64 {
+        let (namespace, name) = (server.namespace().unwrap_or_default(), server.name_any());
+        let config_map = labels::config_map_name(server);
+        let mut hasher = DefaultHasher::new();
+        if let Some(server) = self.servers.get(&namespace, &name) {
+            let meta = server.meta();
+            let deleted = meta.deletion_timestamp.is_some();
+            (&meta.uid, meta.generation, deleted).hash(&mut hasher);
+            (&meta.labels, &meta.annotations, &meta.finalizers).hash(&mut hasher);
+        }
+        version(self.config_maps.get(&namespace, &config_map)).hash(&mut hasher);
+        version(self.deployments.get(&namespace, &name)).hash(&mut hasher);
+        version(self.services.get(&namespace, &name)).hash(&mut hasher);
+        let mut pods: Vec<_> = self
+            .pods_of(server)
+            .into_iter()
+            .map(Some)
+            .map(version)
+            .collect();
+        pods.sort_unstable();
+        pods.hash(&mut hasher);
+        hasher.finish()
     }
 
     fn api(&self, server: &MCPServer) -> Api<MCPServer> {

@@ -22,6 +22,9 @@ const START_INTERVAL: Duration = Duration::from_mins(1);
 /// Begins the message of `DeploymentReady` when there is a Deployment of ours.
 const OF_DEPLOYMENT: &str = "Deployment has ";
 
+/// Stands between what a Deployment has and why it has no more.
+pub const TROUBLE: &str = " ready replicas: ";
+
 /// What a pass has seen of a server's children.
 #[derive(Clone, Debug)]
 pub struct Observed {
@@ -36,6 +39,16 @@ pub struct Observed {
 }
 
 impl Observed {
+    /// Why the pods are not those that the spec asks for, if something could not be brought up to date.
+    fn behind(&self) -> Option<&str> {
+        match (&self.deployment, &self.config_map) {
+            (Child::Refused(why, _), _) | (_, Child::Refused(why, _) | Child::Leaving(why)) => {
+                Some(why)
+            }
+            _ => None,
+        }
+    }
+
     /// The kinds of the children that are there.
     pub fn kinds(&self) -> Vec<&'static str> {
         let all = [
@@ -141,35 +154,35 @@ fn deployment_ready(server: &MCPServer, observed: &Observed, now: Timestamp) -> 
     if let Child::Conflict(text) = &observed.config_map {
         return Finding::no(TYPE, "NameConflict", text);
     }
-    match &observed.deployment {
-        Child::Present(deployment) => {
-            let wanted = server.spec.replicas;
-            let ready = deployment
-                .status
-                .as_ref()
-                .and_then(|s| s.ready_replicas)
-                .unwrap_or(0);
-            let message = format!("{OF_DEPLOYMENT}{ready}/{wanted} ready replicas");
-            if is_rolled_out(deployment, wanted) {
+    let behind = observed.behind();
+    match (&observed.deployment, behind) {
+        (Child::Conflict(text), _) => Finding::no(TYPE, "NameConflict", text),
+        (Child::Leaving(text), _) => Finding::no(TYPE, "DeploymentNotReady", text),
+        (Child::Present(live) | Child::Refused(_, Some(live)), Some(why)) => {
+            let message = format!("{}, but is not up to date: {why}", counted(server, live));
+            Finding::no(TYPE, "DeploymentNotReady", message)
+        }
+        (Child::Present(live) | Child::Refused(_, Some(live)), None) => {
+            let message = counted(server, live);
+            if is_rolled_out(live, server.spec.replicas) {
                 return Finding::yes(TYPE, "DeploymentReady", message);
             }
             let pods = observed.pods.iter().map(|pod| &**pod);
-            let because = trouble(deployment, pods, defaults::probes(&server.spec), now);
-            let message =
-                because.map_or(message.clone(), |because| format!("{message}: {because}"));
-            Finding::no(TYPE, "DeploymentNotReady", message)
+            let because = trouble(live, pods, defaults::probes(&server.spec), now);
+            let because = because.map_or(String::new(), |because| format!(": {because}"));
+            Finding::no(TYPE, "DeploymentNotReady", message + &because)
         }
-        Child::Conflict(text) => Finding::no(TYPE, "NameConflict", text),
-        Child::Refused(text) | Child::Leaving(text) => {
-            Finding::no(TYPE, "DeploymentNotReady", text)
+        (Child::Absent | Child::NotWanted | Child::Refused(_, None), why) => {
+            let why = why.unwrap_or("Deployment does not exist");
+            Finding::no(TYPE, "DeploymentNotFound", why)
         }
-        Child::Absent | Child::NotWanted => match &observed.config_map {
-            Child::Refused(text) | Child::Leaving(text) => {
-                Finding::no(TYPE, "DeploymentNotReady", text)
-            }
-            _ => Finding::no(TYPE, "DeploymentNotFound", "Deployment does not exist"),
-        },
     }
+}
+
+fn counted(server: &MCPServer, deployment: &Deployment) -> String {
+    let (status, wanted) = (deployment.status.as_ref(), server.spec.replicas);
+    let ready = status.and_then(|status| status.ready_replicas).unwrap_or(0);
+    format!("{OF_DEPLOYMENT}{ready}/{wanted} ready replicas")
 }
 
 /// All pods are of the newest template, ready, and no other ones are left.
@@ -219,7 +232,10 @@ fn service_ready(server: &MCPServer, observed: &Observed) -> Finding {
             Some(lacking) => Finding::no(TYPE, "ServiceNotReady", format!("Service {lacking}")),
         },
         Child::Conflict(text) => Finding::no(TYPE, "NameConflict", text),
-        Child::Refused(text) | Child::Leaving(text) => Finding::no(TYPE, "ServiceNotReady", text),
+        Child::Refused(text, Some(_)) | Child::Leaving(text) => {
+            Finding::no(TYPE, "ServiceNotReady", text)
+        }
+        Child::Refused(text, None) => Finding::no(TYPE, "ServiceNotFound", text),
         Child::Absent | Child::NotWanted => {
             Finding::no(TYPE, "ServiceNotFound", "Service does not exist")
         }

@@ -23,6 +23,7 @@ mod many;
 mod metrics;
 mod mount;
 mod node;
+mod policy;
 mod rbac;
 mod restart;
 mod setup;

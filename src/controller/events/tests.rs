@@ -195,18 +195,40 @@ fn a_failure_is_told_once_and_not_beside_the_status() {
         let status = Status::failure(message, "").with_code(code).boxed();
         Error::api("applying Deployment a")(kube::Error::Api(status))
     };
+    let (away, no_rights) = (error(503, "away"), error(403, "no rights"));
+    let (away_told, no_rights_told) = (away.cause(), no_rights.cause());
     let table = [
-        ("at first, as it may pass", error(503, "away"), 1, false),
-        ("when it does not", error(503, "away"), 3, true),
-        ("and never again", error(503, "away"), 4, false),
-        ("missing rights", error(403, "no rights"), 1, true),
-        ("and half an hour later", error(403, "no rights"), 2, false),
-        ("and an hour later", error(403, "no rights"), 3, false),
-        ("what was refused", error(422, "wrong"), 1, true),
+        ("at first, as it may pass", &away, 1, None, false),
+        ("when it does not", &away, 3, None, true),
+        ("and never again", &away, 4, Some(&away_told), false),
+        ("missing rights", &no_rights, 1, None, true),
+        (
+            "and half an hour later",
+            &no_rights,
+            2,
+            Some(&no_rights_told),
+            false,
+        ),
+        (
+            "missing rights after something else",
+            &no_rights,
+            2,
+            None,
+            true,
+        ),
+        (
+            "missing rights after something else that was told",
+            &no_rights,
+            5,
+            Some(&away_told),
+            true,
+        ),
+        ("what was refused", &error(422, "wrong"), 1, None, true),
     ];
-    for (what, error, failures, expected) in table {
+    for (what, error, failures, told, expected) in table {
+        let told = told.map(String::as_str);
         assert_eq!(
-            of_failure(&error, failures, None).is_some(),
+            of_failure(error, failures, told, None).is_some(),
             expected,
             "{what}"
         );
@@ -217,7 +239,7 @@ fn a_failure_is_told_once_and_not_beside_the_status() {
         Phase::Failed,
         &[("ConfigurationValid", false, "ConfigurationInvalid", &text)],
     );
-    assert_eq!(of_failure(&refused, 1, Some(&told)), None);
+    assert_eq!(of_failure(&refused, 1, None, Some(&told)), None);
 }
 
 /// Instead of an answer: the fence lets nothing through.

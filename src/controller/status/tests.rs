@@ -342,6 +342,21 @@ fn what_keeps_pods_from_getting_ready_is_told() {
             Some("needs spec.health.type: TCP"),
         ),
         (
+            "its probe tells it to end, and it does",
+            of(waiting("CrashLoopBackOff", ""), exited(0)),
+            Some(
+                "exits with code 0; see kubectl logs --previous; it is probed by GET /health and GET /ready",
+            ),
+        ),
+        (
+            "it has too little memory",
+            of(
+                waiting("CrashLoopBackOff", ""),
+                json!({"lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}),
+            ),
+            Some("container mcp-server ran out of memory (OOMKilled); raise its memory limit"),
+        ),
+        (
             "it runs without an answer",
             of(running(30), json!({})),
             Some("GET /ready: a server without such a path needs spec.health.type: TCP"),
@@ -391,6 +406,58 @@ fn what_keeps_pods_from_getting_ready_is_told() {
         condition(&status, "DeploymentReady"),
         "False/DeploymentNotReady: Deployment has 0/1 ready replicas: FailedCreate: exceeded quota: q, requested: pods=1"
     );
+}
+
+#[test]
+fn what_could_not_be_brought_up_to_date_is_counted_as_it_is() {
+    let why = || "applying it: no (500)".to_owned();
+    let live = |child: &Child<Deployment>| match child {
+        Child::Present(live) => Child::Refused(why(), Some(live.clone())),
+        _ => unreachable!(),
+    };
+    let map = Arc::new(ConfigMap::default());
+    let table = [
+        (
+            "a Deployment that runs",
+            observed(live(&rolled_out(2)), cluster_ip()),
+            2,
+            "False/DeploymentNotReady: Deployment has 2/2 ready replicas, but is not up to date: applying it: no (500)",
+        ),
+        (
+            "one that never was",
+            observed(Child::Refused(why(), None), cluster_ip()),
+            0,
+            "False/DeploymentNotFound: applying it: no (500)",
+        ),
+        (
+            "the config of one that runs",
+            Observed {
+                config_map: Child::Refused(why(), Some(map)),
+                ..observed(rolled_out(2), cluster_ip())
+            },
+            2,
+            "False/DeploymentNotReady: Deployment has 2/2 ready replicas, but is not up to date: applying it: no (500)",
+        ),
+        (
+            "the config of one that never was",
+            Observed {
+                config_map: Child::Refused(why(), None),
+                ..observed(Child::Absent, cluster_ip())
+            },
+            0,
+            "False/DeploymentNotFound: applying it: no (500)",
+        ),
+    ];
+    for (what, observed, ready, expected) in table {
+        let status = status(&server(json!({"replicas": 2})), &[], &observed, now());
+        assert_eq!(condition(&status, "DeploymentReady"), expected, "{what}");
+        assert_eq!(
+            (status.ready_replicas, status.replicas),
+            (ready, ready),
+            "{what}"
+        );
+        assert_eq!(status.phase, Some(Phase::Pending), "{what}");
+    }
 }
 
 #[test]

@@ -1,0 +1,144 @@
+//! Policies of the cluster that keep the operator from its work: what it says, and that it goes on.
+
+use cluster::eventually;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::events::v1::Event;
+use kube::Api;
+use kube::api::{DeleteParams, ListParams};
+use mcp_operator::api::MCPServer;
+use serde_json::json;
+
+use crate::setup::{SOON, Space, USER, message, shared};
+
+/// A policy against what the operator does to the Deployments of a namespace.
+struct Policy<'a> {
+    space: &'a Space,
+}
+
+impl<'a> Policy<'a> {
+    /// Refuses these operations. Returns when it is in force. There is to be a Deployment `a`.
+    async fn against(space: &'a Space, operations: &[&str]) -> Self {
+        let name = &space.namespace;
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": [
+            {
+                "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
+                "metadata": {"name": name},
+                "spec": {
+                    "matchConstraints": {
+                        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}},
+                        "resourceRules": [{"apiGroups": ["apps"], "apiVersions": ["v1"],
+                            "resources": ["deployments"], "operations": operations}],
+                    },
+                    "validations": [{
+                        "expression": format!("request.userInfo.username != '{USER}'"),
+                        "message": "not while we are frozen", "reason": "Forbidden",
+                    }],
+                },
+            },
+            {
+                "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
+                "metadata": {"name": name},
+                "spec": {"policyName": name, "validationActions": ["Deny"]},
+            },
+        ]});
+        let (applied, _, said) = space
+            .kubectl(&["apply", "-f", "-"], &list.to_string())
+            .await;
+        assert!(applied, "{said}");
+        let policy = Self { space };
+        policy.until_in_force(true).await;
+        policy
+    }
+
+    async fn lift(&self) {
+        let both = "validatingadmissionpolicybinding,validatingadmissionpolicy";
+        let delete = ["delete", both, &self.space.namespace];
+        let (deleted, _, said) = self.space.kubectl(&delete, "").await;
+        assert!(deleted, "{said}");
+    }
+
+    async fn until_in_force(&self, expected: bool) {
+        let patch = r#"{"metadata": {"annotations": {"tried": "yes"}}}"#;
+        let ask = [
+            "patch",
+            "deployment",
+            "a",
+            "--as",
+            USER,
+            "--dry-run=server",
+            "-p",
+            patch,
+        ];
+        eventually("the policy is in force, or not any more", SOON, || async {
+            let (_, _, said) = self.space.kubectl(&ask, "").await;
+            let refused = said.contains("not while we are frozen");
+            anyhow::ensure!(refused == expected, "refused: {refused}: {said}");
+            Ok(Some(()))
+        })
+        .await
+        .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_change_that_is_refused_leaves_the_counters_and_is_not_tried_at_once_again() {
+    let space = Space::new("frozen").await;
+    let spec = json!({"image": "x:1", "replicas": 2});
+    space.create("a", spec).await.unwrap();
+    space.until_ready("a").await;
+    let policy = Policy::against(&space, &["UPDATE"]).await;
+    let change = json!({"spec": {"image": "x:2"}});
+    space.patch("a", change).await.unwrap();
+    let server = space
+        .until("a", "the refusal in its status", |server| {
+            message(server, "DeploymentReady").contains("not while we are frozen")
+        })
+        .await;
+    let told = message(&server, "DeploymentReady");
+    let begins =
+        "Deployment has 2/2 ready replicas, but is not up to date: applying Deployment a: ";
+    assert!(told.starts_with(begins), "{told}");
+    let status = server.status.as_ref().unwrap();
+    assert_eq!((status.ready_replicas, status.replicas), (2, 2));
+
+    let events: Api<Event> = space.api();
+    eventually("an Event tells it", SOON, || async {
+        let all = events.list(&ListParams::default()).await?.items;
+        let is = |event: &&Event| event.reason.as_deref() == Some("ReconcileFailed");
+        Ok(all.iter().find(is).map(|_| ()))
+    })
+    .await
+    .unwrap();
+    // Time for a pass that its own status would have begun.
+    let other = Space::new("unfrozen").await;
+    other.create("b", json!({"image": "x:1"})).await.unwrap();
+    other.until_ready("b").await;
+    let writes = shared().cluster.writes_by(USER).await.unwrap();
+    let here: Vec<_> = writes
+        .iter()
+        .filter(|write| write.namespace == space.namespace)
+        .collect();
+    let refused = here.iter().filter(|write| write.code == 403);
+    assert_eq!(refused.count(), 1, "half an hour is between two: {here:#?}");
+
+    policy.lift().await;
+    policy.until_in_force(false).await;
+    // A change begins a pass at once.
+    let label = json!({"metadata": {"labels": {"thawed": "yes"}}});
+    space.patch("a", label).await.unwrap();
+    space.until_ready("a").await;
+}
+
+#[tokio::test]
+async fn a_deployment_that_cannot_be_deleted_keeps_its_server_for_thirty_seconds() {
+    let space = Space::new("undeletable").await;
+    space.create("a", json!({"image": "x:1"})).await.unwrap();
+    space.until_ready("a").await;
+    let policy = Policy::against(&space, &["UPDATE", "DELETE"]).await;
+    let servers = space.servers();
+    servers.delete("a", &DeleteParams::default()).await.unwrap();
+    space.until_gone::<MCPServer>("a").await;
+    // The garbage collector is nobody whom the policy means.
+    space.until_gone::<Deployment>("a").await;
+    policy.lift().await;
+}
