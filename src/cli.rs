@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use webhook::TlsVersions;
 
 use crate::api::{go_duration, names};
 
@@ -93,6 +94,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:9443")]
     pub webhook_address: SocketAddr,
 
+    /// The lowest version of TLS that the webhooks take; 1.2 is for a proxy in between that cannot do better
+    #[arg(long, value_enum, value_name = "VERSION", default_value_t = TlsVersion::Tls13)]
+    pub tls_min_version: TlsVersion,
+
     /// Host name or IP address by which the API server calls the webhooks; may be repeated; by default
     /// localhost, 127.0.0.1 and mcp-operator-webhook.<NAMESPACE>.svc
     #[arg(long, value_name = "HOST", value_parser = host)]
@@ -144,6 +149,26 @@ pub struct RunArgs {
         default_value = "info,kube_runtime=warn,kube_client=warn"
     )]
     pub log: String,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TlsVersion {
+    /// TLS 1.2
+    #[value(name = "1.2")]
+    Tls12,
+    /// TLS 1.3
+    #[value(name = "1.3")]
+    Tls13,
+}
+
+impl From<TlsVersion> for TlsVersions {
+    fn from(lowest: TlsVersion) -> Self {
+        match lowest {
+            TlsVersion::Tls12 => Self::Tls12And13,
+            TlsVersion::Tls13 => Self::Tls13,
+        }
+    }
 }
 
 /// Form of the log lines.
@@ -270,6 +295,20 @@ mod tests {
             let error = parse(&[&argument]).unwrap_err();
             assert!(error.contains("--ca-life"), "{wrong:?}: {error}");
         }
+    }
+
+    #[test]
+    fn tls_1_2_is_taken_only_when_it_is_asked_for() {
+        for (arguments, expected) in [
+            (&[][..], TlsVersions::Tls13),
+            (&["--tls-min-version", "1.3"], TlsVersions::Tls13),
+            (&["--tls-min-version", "1.2"], TlsVersions::Tls12And13),
+        ] {
+            let versions = TlsVersions::from(parse(arguments).unwrap().tls_min_version);
+            assert_eq!(versions, expected, "{arguments:?}");
+        }
+        let error = parse(&["--tls-min-version", "1.1"]).unwrap_err();
+        assert!(error.contains("1.2, 1.3"), "{error}");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use uuid::Uuid;
-use webhook::{Limits, Server, TlsVersions};
+use webhook::{Limits, Server};
 
 use crate::admission::{Mutator, VERDICT_LIMIT, Validator};
 use crate::api::labels;
@@ -121,7 +121,7 @@ fn admission(
     let ready = serving.clone();
     Server::new(
         listener,
-        webhook::tls_config(serving.clone(), TlsVersions::default()),
+        webhook::tls_config(serving.clone(), args.tls_min_version.into()),
         limits,
     )
     .handler(Mutator {
