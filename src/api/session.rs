@@ -49,8 +49,9 @@ pub fn is_origin(text: &str) -> bool {
     let Some((_, rest)) = text.split_once("://") else {
         return false;
     };
-    // The parser adds a path of "/" to web addresses; an origin has none.
+    // The parser adds a path of "/" to web addresses; an origin has none. It also takes a colon without a port.
     !rest.contains(['/', '?', '#', '@', '\\'])
+        && !rest.ends_with(':')
         && !text.contains(char::is_whitespace)
         && url::Url::parse(text)
             .is_ok_and(|url| url.host_str().is_some_and(|host| !host.is_empty()))
@@ -88,6 +89,9 @@ mod tests {
             "null",
             "https://example.com#x",
             "https://:80",
+            "https://a.b:",
+            "https://[::1]:",
+            "vscode-webview://abc:",
         ] {
             assert!(!is_origin(text), "{text:?} should be no origin");
         }
