@@ -87,6 +87,13 @@ impl ParsedQuantity {
         self.digits < 0
     }
 
+    /// Whether the value has no fraction: `1k` and `1000m` have none.
+    pub fn is_whole(&self) -> bool {
+        let places = usize::try_from(-self.decimal).unwrap_or(0);
+        let (_, digits) = self.scaled(-self.decimal);
+        digits.iter().take(places).all(|digit| *digit == 0)
+    }
+
     /// The value in units of 10^-`places`, as decimal digits with a sign: exact, of any size.
     fn scaled(&self, places: i32) -> (bool, Vec<u8>) {
         let mut digits: Vec<u8> = self
@@ -219,6 +226,21 @@ mod tests {
             "٣",
         ] {
             assert!(parse(text).is_none(), "{text:?} should be refused");
+        }
+    }
+
+    #[test]
+    fn whole_numbers_are_told_from_fractions() {
+        for text in [
+            "0", "0.0", "1", "1k", "1Ki", "2.0", "1000m", "1e3", "20e-1", "0.5Ki", "-1", "0m",
+        ] {
+            assert!(parse(text).unwrap().is_whole(), "{text:?} should be whole");
+        }
+        for text in ["0.5", "1m", "1500m", "1e-3", "1n", "0.1Ki", "-1.5"] {
+            assert!(
+                !parse(text).unwrap().is_whole(),
+                "{text:?} should have a fraction"
+            );
         }
     }
 

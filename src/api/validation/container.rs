@@ -60,7 +60,7 @@ fn quantities(path: &str, values: &BTreeMap<String, Quantity>, faults: &mut Vec<
                 let detail = "not a quantity; examples: 100m, 0.5, 128Mi, 1Gi";
                 faults.push(FieldError::invalid(&path, value.0.as_str(), detail));
             }
-            Some(_) if name.contains('/') && !value.0.bytes().all(|b| b.is_ascii_digit()) => {
+            Some(parsed) if name.contains('/') && !parsed.is_whole() => {
                 let detail = format!("must be a whole number: {name} cannot be divided");
                 faults.push(FieldError::invalid(&path, value.0.as_str(), detail));
             }
@@ -108,11 +108,8 @@ pub fn security_context(
         .as_ref()
         .and_then(|c| c.add.as_deref())
         .unwrap_or_default();
-    if escalation == Some(false)
-        && added
-            .iter()
-            .any(|c| c == "SYS_ADMIN" || c == "CAP_SYS_ADMIN")
-    {
+    // Only this spelling is refused (k8s.io/kubernetes `ValidateSecurityContext`).
+    if escalation == Some(false) && added.iter().any(|c| c == "CAP_SYS_ADMIN") {
         let detail = "CAP_SYS_ADMIN can always gain privileges; set it to true, or do not add that capability";
         faults.push(FieldError::invalid(
             format!("{path}.allowPrivilegeEscalation"),
