@@ -72,16 +72,22 @@ fn image(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
             "spec.image",
             "name the container image of the server",
         ));
-    } else if !spec.image.is_ascii() || reference(&spec.image).is_err() {
-        // The library (oci-spec 0.10) takes letters of any script for a tag; nodes do not.
+    } else if !is_reference(&spec.image) {
         let detail = "not an image reference; expected [registry/]repository[:tag][@digest], \
-             the repository in lower case, all of it ASCII without spaces";
+             the repository in lower case, the digest as well, all of it ASCII without spaces";
         faults.push(FieldError::invalid(
             "spec.image",
             spec.image.as_str(),
             detail,
         ));
     }
+}
+
+/// Whether nodes take the image. The library (oci-spec 0.10) takes letters of any script for a tag, and
+/// digests in upper case; nodes do not.
+fn is_reference(image: &str) -> bool {
+    let lower = |digest: &str| !digest.bytes().any(|b| b.is_ascii_uppercase());
+    image.is_ascii() && reference(image).is_ok_and(|found| found.digest().is_none_or(lower))
 }
 
 fn reference(
