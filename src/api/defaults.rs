@@ -70,7 +70,8 @@ fn exceeds(request: &Quantity, limit: Option<&Quantity>) -> bool {
         .is_some_and(|(request, limit)| request > limit)
 }
 
-/// The limits that the user gave, in the spec or in the pod template, which is merged over it.
+/// The limits that the user gave, in the spec or in the pod template, which is merged over it: of two the
+/// lower one, as a request has to stay within the spec's own limit too.
 fn limits(spec: &MCPServerSpec) -> BTreeMap<String, Quantity> {
     let mut limits = spec
         .resources
@@ -85,10 +86,20 @@ fn limits(spec: &MCPServerSpec) -> BTreeMap<String, Quantity> {
         .into_iter()
         .flatten()
         .find(|container| container["name"] == labels::CONTAINER);
-    let overlaid = ours.and_then(|container| {
-        serde_json::from_value(container["resources"]["limits"].clone()).ok()
-    });
-    limits.extend(overlaid.unwrap_or_else(BTreeMap::new));
+    for (name, limit) in ours
+        .and_then(|container| container["resources"]["limits"].as_object())
+        .into_iter()
+        .flatten()
+    {
+        // One that cannot be read is named by validation; null gives none.
+        let Ok(limit) = serde_json::from_value::<Quantity>(limit.clone()) else {
+            continue;
+        };
+        let ours = limits.entry(name.clone()).or_insert_with(|| limit.clone());
+        if exceeds(ours, Some(&limit)) {
+            *ours = limit;
+        }
+    }
     limits
 }
 
@@ -213,5 +224,60 @@ pub fn grace_period_seconds(transport: Transport) -> i64 {
         Transport::Stdio => 5,
         Transport::Http => 15,
         Transport::StreamableHttp => 30,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn no_default_request_is_above_a_limit_of_the_pod_template() {
+        let table = [
+            (
+                "a limit of the overlay",
+                json!({}),
+                json!({"resources": {"limits": {"memory": "64Mi"}}}),
+                json!({"cpu": "200m", "memory": "64Mi"}),
+            ),
+            (
+                "one beside a null",
+                json!({}),
+                json!({"resources": {"limits": {"memory": "64Mi", "cpu": null}}}),
+                json!({"cpu": "200m", "memory": "64Mi"}),
+            ),
+            (
+                "one beside a limit that cannot be read",
+                json!({}),
+                json!({"resources": {"limits": {"memory": "64Mi", "cpu": []}}}),
+                json!({"cpu": "200m", "memory": "64Mi"}),
+            ),
+            (
+                "a limit of the spec that null takes away later",
+                json!({"limits": {"cpu": "10m", "memory": "32Mi"}}),
+                json!({"resources": {"limits": {"cpu": null}}}),
+                json!({"cpu": "10m", "memory": "32Mi"}),
+            ),
+            (
+                "the lower one of two",
+                json!({"limits": {"cpu": "10m", "memory": "64Mi"}}),
+                json!({"resources": {"limits": {"cpu": "20m", "memory": "32Mi"}}}),
+                json!({"cpu": "10m", "memory": "32Mi"}),
+            ),
+        ];
+        for (what, resources, container, expected) in table {
+            let mut container: Value = container;
+            container["name"] = json!(labels::CONTAINER);
+            let mut server: MCPServer = serde_json::from_value(json!({
+                "apiVersion": "mcp.example.com/v1alpha1", "kind": "MCPServer", "metadata": {"name": "a"},
+                "spec": {"image": "x:1", "resources": resources,
+                    "podTemplate": {"spec": {"containers": [container]}}},
+            }))
+            .unwrap();
+            default(&mut server, None);
+            let requests = server.spec.resources.unwrap().requests;
+            assert_eq!(json!(requests), expected, "{what}");
+        }
     }
 }
