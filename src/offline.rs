@@ -155,7 +155,9 @@ mod tests {
             (
                 "an unknown field",
                 server("{image: 'a:1', imge: b}"),
-                vec!["f:1: spec.imge: Forbidden: unknown field; check its spelling and its place"],
+                vec![
+                    "f:1: spec.imge: Forbidden: unknown field (value \"b\"); check its spelling and its place",
+                ],
                 1,
             ),
             (

@@ -14,6 +14,9 @@ pub struct FieldError {
 }
 
 impl FieldError {
+    /// The reason of a field that may not be set.
+    pub const FORBIDDEN: &str = "FieldValueForbidden";
+
     fn new(field: impl Into<String>, reason: &'static str, message: String) -> Self {
         Self {
             field: field.into(),
@@ -56,7 +59,7 @@ impl FieldError {
 
     /// A field that may not be set here.
     pub fn forbidden(field: impl Into<String>, detail: impl fmt::Display) -> Self {
-        Self::new(field, "FieldValueForbidden", format!("Forbidden: {detail}"))
+        Self::new(field, Self::FORBIDDEN, format!("Forbidden: {detail}"))
     }
 
     /// A value that is none of the ones there are.
@@ -77,8 +80,32 @@ impl FieldError {
     }
 }
 
+/// Most characters of a value that is shown within a sentence.
+const SHOWN: usize = 80;
+
+/// A value as JSON for a sentence, cut short where it is long.
+pub fn shown(value: &serde_json::Value) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
 impl fmt::Display for FieldError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.field, self.message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_value_is_cut_short_between_letters() {
+        assert_eq!(shown(&serde_json::json!({"a": 1})), "{\"a\":1}");
+        let long = shown(&serde_json::Value::from("é".repeat(200)));
+        assert_eq!(long, format!("\"{}…", "é".repeat(SHOWN - 1)));
     }
 }

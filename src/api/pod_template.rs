@@ -3,7 +3,8 @@
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use serde_json::{Map, Value};
 
-use super::{FieldError, decode};
+use super::field_error::shown;
+use super::{FieldError, decode, labels};
 
 /// Where the overlay stands in the object.
 pub const PATH: &str = "spec.podTemplate";
@@ -11,31 +12,46 @@ pub const PATH: &str = "spec.podTemplate";
 /// Decodes the overlay, naming every field that no pod template has.
 pub fn decode(overlay: &Value) -> Result<PodTemplateSpec, Vec<FieldError>> {
     let mut faults = Vec::new();
-    find_directives(overlay, PATH, &mut faults);
-    if !faults.is_empty() {
-        return Err(faults);
+    let mut rest = overlay.clone();
+    take_directives(&mut rest, PATH, &mut faults);
+    let decoded = decode::strict(&rest, PATH).or_else(|mut found| {
+        // Null removes what is built, also where no value can be null (an entry of a map). What no pod
+        // has is named with null as well.
+        let decoded = decode::strict(&without_nulls(&rest), PATH);
+        found.retain(|fault| fault.reason == FieldError::FORBIDDEN);
+        faults.append(&mut found);
+        decoded
+    });
+    match decoded {
+        Ok(template) if faults.is_empty() => Ok(template),
+        Ok(_) => Err(faults),
+        Err(mut others) => {
+            others.retain(|fault| !faults.contains(fault));
+            faults.append(&mut others);
+            Err(faults)
+        }
     }
-    decode::strict(overlay, PATH)
 }
 
 /// Directives of a strategic merge patch (`$patch: delete`) are for patches; here null removes a field.
-fn find_directives(value: &Value, path: &str, faults: &mut Vec<FieldError>) {
+fn take_directives(value: &mut Value, path: &str, faults: &mut Vec<FieldError>) {
     match value {
-        Value::Object(fields) => {
-            for (key, value) in fields {
-                let path = format!("{path}.{key}");
-                if key.starts_with('$') {
-                    let detail =
-                        "patch directives are not supported; a field set to null is removed";
-                    faults.push(FieldError::forbidden(path, detail));
-                } else {
-                    find_directives(value, &path, faults);
-                }
+        Value::Object(fields) => fields.retain(|key, value| {
+            let path = format!("{path}.{key}");
+            if key.starts_with('$') {
+                let detail = format!(
+                    "patch directives are not supported (value {}); a field set to null is removed",
+                    shown(value)
+                );
+                faults.push(FieldError::forbidden(path, detail));
+                return false;
             }
-        }
+            take_directives(value, &path, faults);
+            true
+        }),
         Value::Array(items) => {
-            for (index, item) in items.iter().enumerate() {
-                find_directives(item, &format!("{path}[{index}]"), faults);
+            for (index, item) in items.iter_mut().enumerate() {
+                take_directives(item, &format!("{path}[{index}]"), faults);
             }
         }
         _ => {}
@@ -279,7 +295,7 @@ mod tests {
             (
                 "an unknown field",
                 json!({"spec": {"containers": [{"name": "x", "imge": "y"}]}}),
-                "spec.podTemplate.spec.containers[0].imge: Forbidden: unknown field; check its spelling and its place",
+                "spec.podTemplate.spec.containers[0].imge: Forbidden: unknown field (value \"y\"); check its spelling and its place",
             ),
             (
                 "a wrong type",
@@ -289,7 +305,7 @@ mod tests {
             (
                 "a patch directive",
                 json!({"spec": {"containers": [{"name": "x", "$patch": "delete"}]}}),
-                "spec.podTemplate.spec.containers[0].$patch: Forbidden: patch directives are not supported; a field set to null is removed",
+                "spec.podTemplate.spec.containers[0].$patch: Forbidden: patch directives are not supported (value \"delete\"); a field set to null is removed",
             ),
             (
                 "no object at all",
@@ -301,5 +317,48 @@ mod tests {
             let faults = decode(&overlay).expect_err(what);
             assert_eq!(faults[0].to_string(), expected, "{what}");
         }
+    }
+
+    #[test]
+    fn null_is_taken_wherever_something_can_be_removed() {
+        let container = json!({"name": "x", "stdin": null, "resources": {"limits": {"cpu": null}}});
+        let spec = json!({"containers": [container], "nodeSelector": {"a": null}});
+        let metadata = json!({"labels": {"a": null, "b": "c"}});
+        let overlay = json!({"metadata": metadata, "spec": spec});
+        assert_eq!(
+            decode(&overlay).map(|template| template.metadata.unwrap().labels),
+            Ok(Some([("b".to_owned(), "c".to_owned())].into()))
+        );
+        let mut unknown = overlay;
+        unknown["spec"]["x"] = Value::Null;
+        let faults = decode(&unknown).expect_err("a field that no pod has");
+        let fields: Vec<_> = faults.iter().map(|fault| fault.field.as_str()).collect();
+        assert_eq!(fields, ["spec.podTemplate.spec.x"]);
+    }
+
+    #[test]
+    fn every_fault_is_named_at_once() {
+        let overlay = json!({"metadata": {"$retainKeys": []}, "spec": {"containers": [
+            {"name": "x", "stdin": "yes", "tty": "no", "imge": 1, "ports": [{"containerPort": "a"}]},
+            {"name": "y", "$patch": "delete", "stdin": [], "imge": 2},
+        ], "nodeSelektor": {}}});
+        let fields: Vec<_> = decode(&overlay)
+            .expect_err("faults")
+            .into_iter()
+            .map(|fault| fault.field)
+            .collect();
+        let root = "spec.podTemplate.spec";
+        let expected = [
+            "spec.podTemplate.metadata.$retainKeys".to_owned(),
+            format!("{root}.containers[1].$patch"),
+            format!("{root}.containers[0].imge"),
+            format!("{root}.containers[1].imge"),
+            format!("{root}.nodeSelektor"),
+            format!("{root}.containers[0].ports[0].containerPort"),
+            format!("{root}.containers[0].stdin"),
+            format!("{root}.containers[0].tty"),
+            format!("{root}.containers[1].stdin"),
+        ];
+        assert_eq!(fields, expected);
     }
 }

@@ -235,7 +235,7 @@ async fn each_rule_refuses_with_its_field_and_value() {
             "a Service for stdio",
             json!({"transport": "stdio", "service": {"type": "NodePort"}}),
             "spec.service.type",
-            "stdio",
+            "stdio server has no Service (value \"NodePort\")",
         ),
         (
             "a path without slash",
@@ -251,15 +251,15 @@ async fn each_rule_refuses_with_its_field_and_value() {
         ),
         (
             "a field that no pod has",
-            pod(json!({"nodeSelektor": {}})),
+            pod(json!({"nodeSelektor": {"a": "b"}})),
             "spec.podTemplate.spec.nodeSelektor",
-            "unknown field",
+            "unknown field (value {\"a\":\"b\"})",
         ),
         (
             "a directive",
             pod(json!({"$patch": "replace"})),
             "spec.podTemplate.spec.$patch",
-            "directives",
+            "directives are not supported (value \"replace\")",
         ),
         (
             "another selector label",

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar, EnvVarSource, SecurityContext};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use serde_json::json;
 
+use crate::api::field_error::shown;
 use crate::api::v1alpha1::Resources;
 use crate::api::{FieldError, names, quantity};
 
@@ -159,8 +161,11 @@ pub fn security_context(
             faults,
         );
     }
-    if context.windows_options.is_some() {
-        let detail = "the operator's pods run on Linux";
+    if let Some(options) = &context.windows_options {
+        let detail = format!(
+            "the operator's pods run on Linux (value {}); remove it",
+            shown(&json!(options))
+        );
         faults.push(FieldError::forbidden(
             format!("{path}.windowsOptions"),
             detail,

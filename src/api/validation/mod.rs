@@ -4,8 +4,9 @@ mod container;
 mod template;
 
 use kube::ResourceExt;
+use serde_json::{Value, json};
 
-use super::field_error::FieldError;
+use super::field_error::{FieldError, shown};
 use super::v1alpha1::{MCPServer, MCPServerSpec, Transport};
 use super::{config_json, names, session};
 
@@ -243,13 +244,24 @@ fn pull(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
 fn service(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
     let Some(service) = &spec.service else { return };
     if spec.transport == Transport::Stdio {
-        let detail = "a stdio server has no Service; remove it, or use the transport http or streamable-http";
+        let annotations = &service.annotations;
         let given = [
-            ("type", service.type_.is_some()),
-            ("annotations", !service.annotations.is_empty()),
-            ("sessionAffinity", service.session_affinity.is_some()),
+            ("type", service.type_.as_deref().map(Value::from)),
+            (
+                "annotations",
+                (!annotations.is_empty()).then(|| json!(annotations)),
+            ),
+            (
+                "sessionAffinity",
+                service.session_affinity.as_deref().map(Value::from),
+            ),
         ];
-        for (field, _) in given.into_iter().filter(|(_, given)| *given) {
+        for (field, value) in given {
+            let Some(value) = value else { continue };
+            let detail = format!(
+                "a stdio server has no Service (value {}); remove it, or use the transport http or streamable-http",
+                shown(&value)
+            );
             faults.push(FieldError::forbidden(
                 format!("spec.service.{field}"),
                 detail,

@@ -11,6 +11,7 @@ use kube::ResourceExt;
 use serde_json::Value;
 
 use super::container;
+use crate::api::field_error::shown;
 use crate::api::v1alpha1::{MCPServer, Resources};
 use crate::api::{FieldError, defaults, labels, names, pod_template};
 
@@ -19,11 +20,11 @@ pub fn pod_template(server: &MCPServer, faults: &mut Vec<FieldError>) {
     let Some(overlay) = &server.spec.pod_template else {
         return;
     };
+    duplicates(overlay, pod_template::PATH, "", faults);
     let template = match pod_template::decode(overlay) {
         Ok(template) => template,
         Err(errors) => return faults.extend(errors),
     };
-    duplicates(overlay, pod_template::PATH, "", faults);
     metadata(&template, faults);
     if let Some(spec) = &template.spec {
         pod(spec, overlay, faults);
@@ -105,19 +106,20 @@ fn pod(spec: &PodSpec, overlay: &Value, faults: &mut Vec<FieldError>) {
             &["Always"],
         ));
     }
-    if spec
-        .ephemeral_containers
-        .as_ref()
-        .is_some_and(|list| !list.is_empty())
-    {
-        let detail = "a pod template cannot have them; add them to a running pod by kubectl debug";
+    let ephemeral = spec.ephemeral_containers.as_deref().unwrap_or_default();
+    if !ephemeral.is_empty() {
+        let names: Vec<_> = ephemeral.iter().map(|c| c.name.as_str()).collect();
+        let detail = format!(
+            "a pod template cannot have them (value {}); add them to a running pod by kubectl debug",
+            shown(&Value::from(names))
+        );
         faults.push(FieldError::forbidden(
             format!("{path}.ephemeralContainers"),
             detail,
         ));
     }
-    if spec.active_deadline_seconds.is_some() {
-        let detail = "a server runs until it is deleted";
+    if let Some(seconds) = spec.active_deadline_seconds {
+        let detail = format!("a server runs until it is deleted (value {seconds}); remove it");
         faults.push(FieldError::forbidden(
             format!("{path}.activeDeadlineSeconds"),
             detail,
