@@ -141,23 +141,28 @@ pub fn security_context(spec: &MCPServerSpec) -> SecurityContext {
 
 /// The volume of the config.
 pub const CONFIG_VOLUME: &str = "mcp-config";
+/// Where the config is mounted.
+pub const CONFIG_FOLDER: &str = "/etc/mcp";
 /// The volume for what a server with a read-only root writes.
 pub const TMP_VOLUME: &str = "mcp-tmp";
+
+/// Where that volume is mounted.
+pub const TMP_FOLDER: &str = "/tmp";
 
 /// Whether `/tmp` needs a volume to be written to.
 pub fn has_tmp(spec: &MCPServerSpec) -> bool {
     security_context(spec).read_only_root_filesystem == Some(true)
 }
 
-/// Names of the volumes that the operator adds.
-pub fn volumes(spec: &MCPServerSpec) -> Vec<&'static str> {
+/// The volumes that the operator adds: their names, and where the server's container mounts them.
+pub fn volumes(spec: &MCPServerSpec) -> Vec<(&'static str, &'static str)> {
     let all = [
-        (CONFIG_VOLUME, !spec.config.is_empty()),
-        (TMP_VOLUME, has_tmp(spec)),
+        (CONFIG_VOLUME, CONFIG_FOLDER, !spec.config.is_empty()),
+        (TMP_VOLUME, TMP_FOLDER, has_tmp(spec)),
     ];
     all.into_iter()
-        .filter(|(_, there)| *there)
-        .map(|(name, _)| name)
+        .filter(|(_, _, there)| *there)
+        .map(|(name, folder, _)| (name, folder))
         .collect()
 }
 

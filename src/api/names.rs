@@ -6,6 +6,9 @@ pub const DNS_1035: &str = "must be a DNS-1035 label of at most 63 characters: l
 /// What a DNS-1123 subdomain looks like, for messages.
 pub const DNS_1123: &str = "must be a DNS-1123 subdomain of at most 253 characters: lower case letters, digits, '-' and '.', \
      starting and ending with a letter or digit (for example 'my-account')";
+/// What a DNS-1123 label looks like, for messages.
+pub const DNS_1123_LABEL: &str = "must be a DNS-1123 label of at most 63 characters: lower case letters, digits and '-', \
+     starting and ending with a letter or digit (for example 'my-name')";
 /// What a ConfigMap key looks like, for messages.
 pub const CONFIG_MAP_KEY: &str = "must be a ConfigMap key of at most 253 characters: letters, digits, '-', '_' and '.', \
      not '.' and not starting with '..'";
@@ -31,6 +34,11 @@ pub fn is_dns1035_label(text: &str) -> bool {
         && bounded_by(text, lower)
         && text.bytes().all(|b| lower(b) || b == b'-')
         && text.bytes().next().is_some_and(|b| b.is_ascii_lowercase())
+}
+
+/// A label of DNS: the name of a container or a volume.
+pub fn is_dns1123_label(text: &str) -> bool {
+    text.len() <= 63 && bounded_by(text, lower) && text.bytes().all(|b| lower(b) || b == b'-')
 }
 
 /// A name of most objects.
@@ -93,6 +101,12 @@ mod tests {
                 is_dns1035_label,
                 &["a", "a-1", &longest],
                 &["", "1a", "a-", "-a", "A", "a.b", &long],
+            ),
+            (
+                "DNS-1123 label",
+                is_dns1123_label,
+                &["a", "1a", "a-1", &longest],
+                &["", "a-", "-a", "A", "a.b", "a_b", &long],
             ),
             (
                 "DNS-1123 subdomain",

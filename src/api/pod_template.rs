@@ -93,7 +93,46 @@ pub fn same_item(keys: &[&str], a: &Value, b: &Value) -> bool {
 pub fn merge(built: PodTemplateSpec, overlay: &Value) -> serde_json::Result<PodTemplateSpec> {
     let mut merged = serde_json::to_value(built)?;
     merge_value(&mut merged, overlay, "");
+    if let Some(account) = account_alias(overlay) {
+        merged["spec"]["serviceAccountName"] = Value::from(account);
+    }
     serde_json::from_value(merged)
+}
+
+/// The variables that the overlay gives our own container: their paths and names.
+pub fn env(overlay: Option<&Value>) -> impl Iterator<Item = (String, &str)> {
+    let containers = overlay.and_then(|overlay| overlay["spec"]["containers"].as_array());
+    let ours = containers
+        .into_iter()
+        .flatten()
+        .enumerate()
+        .find(|(_, container)| container["name"] == labels::CONTAINER);
+    ours.into_iter().flat_map(|(container, fields)| {
+        let entries = fields["env"].as_array().into_iter().flatten().enumerate();
+        entries.filter_map(move |(index, entry)| {
+            let path = format!("{PATH}.spec.containers[{container}].env[{index}]");
+            Some((path, entry["name"].as_str()?))
+        })
+    })
+}
+
+/// Whether the pods have the users of their node, which is so unless `hostUsers` is false.
+pub fn host_users(overlay: Option<&Value>) -> bool {
+    overlay.is_none_or(|overlay| overlay["spec"]["hostUsers"] != false)
+}
+
+/// The account that the overlay names by the deprecated alias, which Kubernetes reads where there is no
+/// `serviceAccountName` beside it.
+fn account_alias(overlay: &Value) -> Option<&str> {
+    let given = |field: &str| {
+        overlay["spec"][field]
+            .as_str()
+            .filter(|name| !name.is_empty())
+    };
+    match given("serviceAccountName") {
+        Some(_) => None,
+        None => given("serviceAccount"),
+    }
 }
 
 fn merge_value(base: &mut Value, overlay: &Value, field: &str) {
@@ -107,6 +146,9 @@ fn merge_value(base: &mut Value, overlay: &Value, field: &str) {
 }
 
 fn merge_fields(base: &mut Map<String, Value>, overlay: &Map<String, Value>, field: &str) {
+    if field == "volumes" {
+        replace_source(base, overlay);
+    }
     for alternative in replaced_alternatives(field, overlay) {
         base.remove(alternative);
     }
@@ -118,6 +160,14 @@ fn merge_fields(base: &mut Map<String, Value>, overlay: &Map<String, Value>, fie
         } else {
             base.insert(key.clone(), without_nulls(value));
         }
+    }
+}
+
+/// A volume has one source: a source of another kind replaces it, one of the same kind amends it.
+fn replace_source(base: &mut Map<String, Value>, overlay: &Map<String, Value>) {
+    let given = |name: &str| overlay.get(name).is_some_and(|value| !value.is_null());
+    if overlay.keys().any(|name| name != "name" && given(name)) {
+        base.retain(|name, _| name == "name" || given(name));
     }
 }
 
@@ -149,8 +199,6 @@ fn merge_items(base: &mut Vec<Value>, overlay: &[Value], field: &str) {
             .iter_mut()
             .find(|existing| same_item(keys, existing, item));
         match same {
-            // A volume has one source; another one replaces it.
-            Some(existing) if field == "volumes" => *existing = without_nulls(item),
             Some(Value::Object(existing)) => {
                 if let Value::Object(item) = item {
                     merge_fields(existing, item, field);
@@ -192,7 +240,7 @@ mod tests {
                     "ports": [{"containerPort": 8080, "name": "mcp", "protocol": "TCP"}],
                     "volumeMounts": [{"mountPath": "/tmp", "name": "tmp"}],
                 }],
-                "volumes": [{"name": "tmp", "emptyDir": {}}],
+                "volumes": [{"name": "tmp", "emptyDir": {}}, {"name": "conf", "configMap": {"name": "a-config"}}],
             }
         })
     }
@@ -250,10 +298,22 @@ mod tests {
                 Value::Null,
             ),
             (
-                "a volume of the same name is replaced",
+                "a volume's source of another kind replaces ours",
                 json!({"spec": {"volumes": [{"name": "tmp", "persistentVolumeClaim": {"claimName": "c"}}]}}),
-                "/spec/volumes",
-                json!([{"name": "tmp", "persistentVolumeClaim": {"claimName": "c"}}]),
+                "/spec/volumes/0",
+                json!({"name": "tmp", "persistentVolumeClaim": {"claimName": "c"}}),
+            ),
+            (
+                "a volume's source of the same kind is amended",
+                json!({"spec": {"volumes": [{"name": "conf", "configMap": {"defaultMode": 256}}]}}),
+                "/spec/volumes/1",
+                json!({"name": "conf", "configMap": {"name": "a-config", "defaultMode": 256}}),
+            ),
+            (
+                "a volume without a source stays what it is",
+                json!({"spec": {"volumes": [{"name": "conf"}]}}),
+                "/spec/volumes/1",
+                json!({"name": "conf", "configMap": {"name": "a-config"}}),
             ),
             (
                 "two ports of one number are two ports",
@@ -286,6 +346,28 @@ mod tests {
                 expected,
                 "{what}"
             );
+        }
+    }
+
+    #[test]
+    fn the_deprecated_alias_names_the_account_unless_the_name_stands_beside_it() {
+        for (overlay, expected) in [
+            (json!({"serviceAccount": "b"}), "b"),
+            (
+                json!({"serviceAccount": "b", "serviceAccountName": null}),
+                "b",
+            ),
+            (
+                json!({"serviceAccount": "b", "serviceAccountName": "c"}),
+                "c",
+            ),
+            (json!({"serviceAccount": ""}), "a"),
+        ] {
+            let built = json!({"spec": {"containers": [], "serviceAccountName": "a"}});
+            let built = serde_json::from_value(built).unwrap();
+            let merged = merge(built, &json!({"spec": overlay.clone()})).unwrap();
+            let found = merged.spec.unwrap().service_account_name;
+            assert_eq!(found.as_deref(), Some(expected), "{overlay}");
         }
     }
 

@@ -172,6 +172,26 @@ async fn each_rule_refuses_with_its_field_and_value() {
             "x:é",
         ),
         (
+            "an image digest that no node takes",
+            json!({"image": format!("x@sha256:{}", "A".repeat(64))}),
+            "spec.image",
+            "x@sha256:AAAA",
+        ),
+        (
+            "a port of our name",
+            pod(
+                json!({"containers": [{"name": "mcp-server", "ports": [{"containerPort": 9000, "name": "mcp"}]}]}),
+            ),
+            "spec.podTemplate.spec.containers[0].ports[0].name",
+            "\"mcp\"",
+        ),
+        (
+            "all volumes taken away",
+            pod(json!({"volumes": null})),
+            "spec.podTemplate.spec.containers[mcp-server].volumeMounts",
+            "\"mcp-tmp\"",
+        ),
+        (
             "a config key with a slash",
             json!({"config": {"a/b": "c"}}),
             "spec.config[a/b]",

@@ -329,6 +329,14 @@ async fn every_change_of_shape_is_taken_by_the_api_server() {
         json!({"env": [{"name": "E", "value": "x"}]}),
         json!({"env": [{"name": "MCP_PORT", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]}),
         json!({"securityContext": {"readOnlyRootFilesystem": false}}),
+        json!({"securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"add": ["SYS_ADMIN"]}}}),
+        json!({"podTemplate": {"spec": {"hostUsers": false, "containers": [
+            {"name": "mcp-server", "securityContext": {"procMount": "Unmasked"}}]}}}),
+        json!({"resources": {"limits": {"example.com/x": "1k"}, "requests": {"example.com/x": "1000"}}}),
+        json!({"resources": {"limits": {"cpu": "10m", "memory": "32Mi"}}, "podTemplate": {"spec": {"containers": [
+            {"name": "mcp-server", "resources": {"limits": {"memory": "64Mi", "cpu": null}}}]}}}),
+        json!({"podTemplate": {"spec": {"volumes": null, "containers": [
+            {"name": "mcp-server", "volumeMounts": null}, {"name": "a".repeat(63), "image": "s:1"}]}}}),
         json!({}),
     ];
     space.create("a", json!({"image": "x:1"})).await.unwrap();
@@ -491,14 +499,20 @@ async fn an_object_of_somebody_else_is_left_alone_and_named() {
 #[tokio::test]
 async fn a_pod_template_amends_what_is_built() {
     let space = Space::new("overlay").await;
+    let (made, _, stderr) = space
+        .kubectl(&["create", "serviceaccount", "bob"], "")
+        .await;
+    assert!(made, "{stderr}");
     space
         .create(
             "a",
-            json!({"image": "x:1", "podTemplate": {
+            json!({"image": "x:1", "config": {"A": "b"}, "podTemplate": {
             "metadata": {"labels": {"team": "a"}, "annotations": {"note": "b"}},
             "spec": {
                 "tolerations": [{"key": "k", "operator": "Exists"}],
-                "volumes": [{"name": "data", "emptyDir": {}}],
+                "serviceAccount": "bob",
+                "volumes": [{"name": "data", "emptyDir": {}},
+                    {"name": "mcp-config", "configMap": {"defaultMode": 256}}],
                 "containers": [
                     {"name": "mcp-server", "volumeMounts": [{"name": "data", "mountPath": "/data"}],
                      "env": [{"name": "MCP_PORT", "value": "1"}]},
@@ -525,7 +539,17 @@ async fn a_pod_template_amends_what_is_built() {
         .iter()
         .map(|m| m["mountPath"].clone())
         .collect();
-    assert_eq!(mounts, [json!("/tmp"), json!("/data")]);
+    assert_eq!(mounts, [json!("/etc/mcp"), json!("/tmp"), json!("/data")]);
+    assert_eq!(
+        template["spec"]["volumes"][0]["configMap"],
+        json!({"name": "a-config", "defaultMode": 256}),
+        "amended, not replaced"
+    );
+    assert_eq!(
+        template["spec"]["serviceAccountName"],
+        json!("bob"),
+        "by its deprecated alias"
+    );
     assert_eq!(
         containers[0]["env"][1],
         json!({"name": "MCP_PORT", "value": "1"})

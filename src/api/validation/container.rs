@@ -89,10 +89,12 @@ fn not_overcommitted(name: &str) -> bool {
     name.contains('/') || name.starts_with("hugepages-")
 }
 
-/// Contradictions at which the API server or the kubelet would stop the pod.
+/// Contradictions at which the API server or the kubelet would stop the pod. `host_users`: whether the
+/// pod has the users of its node (the absence of `hostUsers` means so).
 pub fn security_context(
     path: &str,
     context: Option<&SecurityContext>,
+    host_users: bool,
     faults: &mut Vec<FieldError>,
 ) {
     let Some(context) = context else { return };
@@ -141,6 +143,14 @@ pub fn security_context(
             format!("{path}.procMount"),
             mount,
             &["Default", "Unmasked"],
+        ));
+    }
+    if host_users && context.proc_mount.as_deref() == Some("Unmasked") {
+        let detail = "the pod needs users of its own for it; set spec.podTemplate.spec.hostUsers to false, or use Default";
+        faults.push(FieldError::invalid(
+            format!("{path}.procMount"),
+            "Unmasked",
+            detail,
         ));
     }
     if let Some(profile) = &context.seccomp_profile {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::field_error::{FieldError, shown};
 use super::v1alpha1::{MCPServer, MCPServerSpec, Transport};
-use super::{config_json, names, session};
+use super::{config_json, names, pod_template, session};
 
 /// Most bytes of a ConfigMap's values; the API server refuses more.
 const CONFIG_MAP_LIMIT: usize = 1024 * 1024;
@@ -47,6 +47,7 @@ fn faults(server: &MCPServer) -> Vec<FieldError> {
     container::security_context(
         "spec.securityContext",
         spec.security_context.as_ref(),
+        pod_template::host_users(spec.pod_template.as_ref()),
         &mut faults,
     );
     service_account(spec, &mut faults);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
     Container, ContainerPort, PodSpec, PodTemplateSpec, ResourceRequirements, SecurityContext,
+    Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
@@ -125,13 +126,18 @@ fn pod(spec: &PodSpec, overlay: &Value, faults: &mut Vec<FieldError>) {
             detail,
         ));
     }
-    let account = spec.service_account_name.as_deref().unwrap_or_default();
-    if !account.is_empty() && !names::is_dns1123_subdomain(account) {
-        faults.push(FieldError::invalid(
-            format!("{path}.serviceAccountName"),
-            account,
-            names::DNS_1123,
-        ));
+    for (field, account) in [
+        ("serviceAccountName", &spec.service_account_name),
+        ("serviceAccount", &spec.service_account),
+    ] {
+        let account = account.as_deref().unwrap_or_default();
+        if !account.is_empty() && !names::is_dns1123_subdomain(account) {
+            faults.push(FieldError::invalid(
+                format!("{path}.{field}"),
+                account,
+                names::DNS_1123,
+            ));
+        }
     }
     if let Some(seconds) = spec
         .termination_grace_period_seconds
@@ -151,7 +157,7 @@ fn pod(spec: &PodSpec, overlay: &Value, faults: &mut Vec<FieldError>) {
             one_container(
                 &format!("{path}.{list}[{index}]"),
                 container,
-                ours,
+                (!ours).then_some(spec),
                 &seen,
                 faults,
             );
@@ -164,11 +170,15 @@ fn pod(spec: &PodSpec, overlay: &Value, faults: &mut Vec<FieldError>) {
         .unwrap_or_default();
     for (index, volume) in volumes.iter().enumerate() {
         let path = format!("{path}.volumes[{index}]");
-        if volume["name"].as_str().unwrap_or_default().is_empty() {
+        let name = volume["name"].as_str().unwrap_or_default();
+        if name.is_empty() {
             faults.push(FieldError::required(
                 format!("{path}.name"),
                 "name the volume",
             ));
+        } else if !names::is_dns1123_label(name) {
+            let path = format!("{path}.name");
+            faults.push(FieldError::invalid(path, name, names::DNS_1123_LABEL));
         }
         let sources = volume.as_object().into_iter().flatten();
         let sources: Vec<_> = sources
@@ -185,13 +195,15 @@ fn pod(spec: &PodSpec, overlay: &Value, faults: &mut Vec<FieldError>) {
     }
 }
 
+/// A container as it is written; `pod` for one that is not ours and hence is what its pod gets.
 fn one_container(
     path: &str,
     container: &Container,
-    ours: bool,
+    pod: Option<&PodSpec>,
     seen: &[(&str, String)],
     faults: &mut Vec<FieldError>,
 ) {
+    let ours = pod.is_none();
     let name = container.name.as_str();
     let elsewhere = seen
         .iter()
@@ -202,9 +214,9 @@ fn one_container(
             labels::CONTAINER
         );
         faults.push(FieldError::required(format!("{path}.name"), detail));
-    } else if !names::is_dns1035_label(&format!("a{name}")) {
-        let detail = "must be a DNS-1123 label: lower case letters, digits and '-'";
-        faults.push(FieldError::invalid(format!("{path}.name"), name, detail));
+    } else if !names::is_dns1123_label(name) {
+        let path = format!("{path}.name");
+        faults.push(FieldError::invalid(path, name, names::DNS_1123_LABEL));
     } else if elsewhere || (!ours && name == labels::CONTAINER) {
         faults.push(FieldError::duplicate(format!("{path}.name"), name));
     }
@@ -228,14 +240,18 @@ fn one_container(
         container.env_from.as_deref().unwrap_or_default(),
         faults,
     );
-    if !ours {
+    if let Some(pod) = pod {
         let resources = container.resources.as_ref().map(own_resources);
         container::resources(&format!("{path}.resources"), resources.as_ref(), faults);
+        let context = with_pod(container.security_context.clone().unwrap_or_default(), pod);
         container::security_context(
             &format!("{path}.securityContext"),
-            container.security_context.as_ref(),
+            Some(&context),
+            pod.host_users != Some(false),
             faults,
         );
+        let ports = container.ports.as_deref().unwrap_or_default();
+        port_names(&format!("{path}.ports"), ports, ports, faults);
     }
     for (index, port) in container.ports.iter().flatten().enumerate() {
         if !(1..=65535).contains(&port.container_port) {
@@ -258,6 +274,31 @@ fn one_container(
     }
 }
 
+/// A name is one port's only: of those written and, for our own container, of those merged.
+fn port_names(
+    path: &str,
+    written: &[ContainerPort],
+    merged: &[ContainerPort],
+    faults: &mut Vec<FieldError>,
+) {
+    for (index, port) in merged.iter().enumerate() {
+        let Some(name) = port.name.as_deref().filter(|name| !name.is_empty()) else {
+            continue;
+        };
+        if merged[..index]
+            .iter()
+            .any(|earlier| earlier.name == port.name)
+        {
+            // What is built comes first, so that the second one of a name is a written one.
+            let path = written
+                .iter()
+                .rposition(|p| p.name == port.name && p.container_port == port.container_port)
+                .map_or_else(|| path.to_owned(), |index| format!("{path}[{index}].name"));
+            faults.push(FieldError::duplicate(path, name));
+        }
+    }
+}
+
 fn own_resources(resources: &ResourceRequirements) -> Resources {
     Resources {
         requests: resources.requests.clone().unwrap_or_default(),
@@ -274,8 +315,19 @@ fn built(server: &MCPServer) -> PodTemplateSpec {
         protocol: Some("TCP".to_owned()),
         ..Default::default()
     };
+    let volume = |(name, _): &(&str, &str)| Volume {
+        name: (*name).to_owned(),
+        ..Default::default()
+    };
+    let mount = |(name, folder): &(&str, &str)| VolumeMount {
+        name: (*name).to_owned(),
+        mount_path: (*folder).to_owned(),
+        ..Default::default()
+    };
+    let volumes = defaults::volumes(spec);
     let container = Container {
         name: labels::CONTAINER.to_owned(),
+        volume_mounts: Some(volumes.iter().map(mount).collect()),
         image: Some(spec.image.clone()),
         ports: spec.transport.is_network().then(|| vec![port]),
         resources: spec
@@ -296,6 +348,7 @@ fn built(server: &MCPServer) -> PodTemplateSpec {
         }),
         spec: Some(PodSpec {
             containers: vec![container],
+            volumes: Some(volumes.iter().map(volume).collect()),
             ..Default::default()
         }),
     }
@@ -378,17 +431,36 @@ fn merged(
             detail,
         ));
     }
+    port_names(
+        &format!("{path}.ports"),
+        index
+            .and_then(|index| written[index].ports.as_deref())
+            .unwrap_or_default(),
+        container.ports.as_deref().unwrap_or_default(),
+        faults,
+    );
+    contradictions(server, container, &spec, &path, faults);
+    mounts(&spec, faults);
+}
+
+/// Our container, as it is merged, contradicts itself nowhere.
+fn contradictions(
+    server: &MCPServer,
+    container: &Container,
+    spec: &PodSpec,
+    path: &str,
+    faults: &mut Vec<FieldError>,
+) {
     // The spec's own faults are told with the spec's paths.
+    let host_users = spec.host_users != Some(false);
     let mut found = Vec::new();
     let resources = container.resources.as_ref().map(own_resources);
     container::resources(&format!("{path}.resources"), resources.as_ref(), &mut found);
-    let context = with_pod(
-        container.security_context.clone().unwrap_or_default(),
-        &spec,
-    );
+    let context = with_pod(container.security_context.clone().unwrap_or_default(), spec);
     container::security_context(
         &format!("{path}.securityContext"),
         Some(&context),
+        host_users,
         &mut found,
     );
     let mut known = Vec::new();
@@ -401,10 +473,10 @@ fn merged(
     container::security_context(
         &format!("{path}.securityContext"),
         Some(&context),
+        host_users,
         &mut known,
     );
     faults.extend(found.into_iter().filter(|fault| !known.contains(fault)));
-    mounts(server, &spec, faults);
 }
 
 /// What a container does not say, its pod says.
@@ -417,14 +489,18 @@ fn with_pod(mut context: SecurityContext, spec: &PodSpec) -> SecurityContext {
 }
 
 /// Every mount is of a volume that is there.
-fn mounts(server: &MCPServer, spec: &PodSpec, faults: &mut Vec<FieldError>) {
-    let mut volumes: Vec<_> = spec
+fn mounts(spec: &PodSpec, faults: &mut Vec<FieldError>) {
+    let volumes: Vec<_> = spec
         .volumes
         .iter()
         .flatten()
         .map(|volume| volume.name.as_str())
         .collect();
-    volumes.extend(defaults::volumes(&server.spec));
+    let detail = if volumes.is_empty() {
+        "no such volume; there is none".to_owned()
+    } else {
+        format!("no such volume; there are {}", volumes.join(", "))
+    };
     let init = spec.init_containers.as_deref().unwrap_or_default();
     for (list, containers) in [
         ("containers", spec.containers.as_slice()),
@@ -438,8 +514,7 @@ fn mounts(server: &MCPServer, spec: &PodSpec, faults: &mut Vec<FieldError>) {
                     pod_template::PATH,
                     container.name
                 );
-                let detail = format!("no such volume; there are {}", volumes.join(", "));
-                faults.push(FieldError::invalid(path, mount.name.as_str(), detail));
+                faults.push(FieldError::invalid(path, mount.name.as_str(), &detail));
             }
         }
     }

@@ -21,8 +21,6 @@ use crate::api::{
     MCPServer, MCPServerSpec, Transport, config_json, defaults, labels, pod_template,
 };
 
-const CONFIG_FOLDER: &str = "/etc/mcp";
-
 /// The Deployment of a server. An error only for a pod template that validation refuses.
 pub fn deployment(server: &MCPServer) -> serde_json::Result<Deployment> {
     let spec = &server.spec;
@@ -156,7 +154,7 @@ fn env(server: &MCPServer) -> Vec<EnvVar> {
     if !spec.config.is_empty() {
         env.push(text(
             "MCP_CONFIG_FILE",
-            &format!("{CONFIG_FOLDER}/{}", config_json::KEY),
+            &format!("{}/{}", defaults::CONFIG_FOLDER, config_json::KEY),
         ));
     }
     env.retain(|ours| spec.env.iter().all(|theirs| theirs.name != ours.name));
@@ -214,7 +212,7 @@ fn volumes(server: &MCPServer) -> (Vec<Volume>, Vec<VolumeMount>) {
         });
         mounts.push(VolumeMount {
             name: defaults::CONFIG_VOLUME.to_owned(),
-            mount_path: CONFIG_FOLDER.to_owned(),
+            mount_path: defaults::CONFIG_FOLDER.to_owned(),
             read_only: Some(true),
             ..Default::default()
         });
@@ -228,7 +226,7 @@ fn volumes(server: &MCPServer) -> (Vec<Volume>, Vec<VolumeMount>) {
         });
         mounts.push(VolumeMount {
             name: defaults::TMP_VOLUME.to_owned(),
-            mount_path: "/tmp".to_owned(),
+            mount_path: defaults::TMP_FOLDER.to_owned(),
             ..Default::default()
         });
     }
