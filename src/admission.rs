@@ -245,7 +245,9 @@ impl Validator {
     async fn scale(&self, request: &Request) -> Verdict {
         let replicas = request.object["spec"]["replicas"].as_i64().unwrap_or(0);
         if replicas <= 1 {
-            return allow();
+            return Verdict::Allow {
+                warnings: scaled_to_nothing(request, replicas).into_iter().collect(),
+            };
         }
         let name = &request.name;
         let api = Api::<MCPServer>::namespaced(
@@ -267,6 +269,15 @@ impl Validator {
             message,
         }
     }
+}
+
+/// The warning about a scale that leaves nothing running, unless nothing ran before.
+fn scaled_to_nothing(request: &Request, replicas: i64) -> Option<String> {
+    let before = request.old_object["spec"]["replicas"].as_i64().unwrap_or(0);
+    if before == replicas {
+        return None;
+    }
+    validation::no_replicas(i32::try_from(replicas).ok()?)
 }
 
 fn scaled(server: &MCPServer, replicas: i64) -> Verdict {

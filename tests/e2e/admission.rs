@@ -451,6 +451,10 @@ async fn updates_and_the_scale_subresource_obey_the_rules_too() {
         .kubectl(&["scale", "mcpserver", "a", "--replicas=0"], "")
         .await;
     assert!(scaled, "{stderr}");
+    assert!(
+        stderr.starts_with("Warning: ") && stderr.contains("0 replicas"),
+        "{stderr}"
+    );
 }
 
 #[tokio::test]

@@ -2,6 +2,8 @@
 
 mod container;
 mod template;
+#[cfg(test)]
+mod tests;
 
 use kube::ResourceExt;
 use serde_json::{Value, json};
@@ -20,8 +22,11 @@ pub const BUILT_IN_ENV: [&str; 6] = [
     "MCP_SERVER_NAME",
     "POD_NAME",
     "POD_NAMESPACE",
-    "MCP_CONFIG_FILE",
+    CONFIG_FILE_ENV,
 ];
+
+/// The one that is there with config only.
+const CONFIG_FILE_ENV: &str = "MCP_CONFIG_FILE";
 
 /// Every fault of the object.
 ///
@@ -344,19 +349,28 @@ pub fn warnings(server: &MCPServer) -> Vec<String> {
             ));
         }
     }
-    for (index, env) in spec.env.iter().enumerate() {
-        if BUILT_IN_ENV.contains(&env.name.as_str()) {
-            let name = &env.name;
+    let named = spec.env.iter().enumerate();
+    let named = named.map(|(index, env)| (format!("spec.env[{index}]"), env.name.as_str()));
+    for (path, name) in named.chain(pod_template::env(spec.pod_template.as_ref())) {
+        if is_built_in(spec, name) {
             warnings.push(format!(
-                "spec.env[{index}].name: {name} replaces the variable that the operator sets"
+                "{path}.name: {name} replaces the variable that the operator sets"
             ));
         }
     }
-    if spec.replicas == 0 {
-        warnings
-            .push("spec.replicas: 0 replicas; nothing will run until it is scaled up".to_owned());
-    }
+    warnings.extend(no_replicas(spec.replicas));
     warnings
+}
+
+/// Whether the operator sets the variable in the pods of this server.
+fn is_built_in(spec: &MCPServerSpec, name: &str) -> bool {
+    BUILT_IN_ENV.contains(&name) && (name != CONFIG_FILE_ENV || !spec.config.is_empty())
+}
+
+/// The warning about so many replicas; also for requests to the scale subresource.
+pub fn no_replicas(replicas: i32) -> Option<String> {
+    (replicas == 0)
+        .then(|| "spec.replicas: 0 replicas; nothing will run until it is scaled up".to_owned())
 }
 
 fn moving_tag(image: &str) -> Option<String> {
