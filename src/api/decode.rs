@@ -1,5 +1,7 @@
 //! Decoding that says which field is wrong, in Kubernetes' words.
 
+use std::collections::HashSet;
+
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_path_to_error::Segment;
@@ -13,18 +15,19 @@ const MOST_TYPES: usize = 16;
 /// Decodes `value`, found at `base` in the object, refusing fields that the type does not have.
 pub fn strict<T: DeserializeOwned>(value: &Value, base: &str) -> Result<T, Vec<FieldError>> {
     let (mut unknown, mut wrong) = (Vec::new(), Vec::new());
+    let mut seen = HashSet::new();
     let mut rest = value.clone();
     let decoded = loop {
         let mut note = |path: serde_ignored::Path<'_>| {
             let (field, found) = ignored(base, value, &path);
+            if !seen.insert(field.clone()) {
+                return;
+            }
             let detail = format!(
                 "unknown field (value {}); check its spelling and its place",
                 shown(found)
             );
-            let fault = FieldError::forbidden(field, detail);
-            if !unknown.contains(&fault) {
-                unknown.push(fault);
-            }
+            unknown.push(FieldError::forbidden(field, detail));
         };
         let decoder = serde_ignored::Deserializer::new(&rest, &mut note);
         let (pointer, fault) = match tracked(base, &rest, decoder) {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// One fault. `Display` gives `spec.port: Invalid value: 0: must be between 1 and 65535`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FieldError {
     /// Path of the field as Kubernetes writes it: `spec.env[2].name`, `spec.config[SESSION_TIMEOUT]`.
     pub field: String,

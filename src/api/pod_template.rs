@@ -1,5 +1,7 @@
 //! `spec.podTemplate`: strict decoding, and the strategic merge over the built template.
 
+use std::collections::{HashMap, HashSet};
+
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use serde_json::{Map, Value};
 
@@ -26,7 +28,8 @@ pub fn decode(overlay: &Value) -> Result<PodTemplateSpec, Vec<FieldError>> {
         Ok(template) if faults.is_empty() => Ok(template),
         Ok(_) => Err(faults),
         Err(mut others) => {
-            others.retain(|fault| !faults.contains(fault));
+            let known: HashSet<_> = faults.iter().cloned().collect();
+            others.retain(|fault| !known.contains(fault));
             faults.append(&mut others);
             Err(faults)
         }
@@ -76,16 +79,15 @@ pub fn merge_keys(list: &str) -> &'static [&'static str] {
     }
 }
 
-/// Whether two items of a list are the same item. A port without a protocol is a TCP port.
-pub fn same_item(keys: &[&str], a: &Value, b: &Value) -> bool {
-    keys.iter().all(|key| {
-        let fallback = if *key == "protocol" {
-            Value::from("TCP")
-        } else {
-            Value::Null
-        };
-        a.get(key).unwrap_or(&fallback) == b.get(key).unwrap_or(&fallback)
-    })
+/// What two items of a list have in common when they are the same item. A port without a protocol is a TCP port.
+pub fn item_key(keys: &[&str], item: &Value) -> String {
+    let key_of = |key: &&str| match item.get(key) {
+        Some(value) => value.to_string(),
+        None if *key == "protocol" => "\"TCP\"".to_owned(),
+        None => "null".to_owned(),
+    };
+    // JSON has no line break outside of a text, and writes the one within as an escape.
+    keys.iter().map(key_of).collect::<Vec<_>>().join("\n")
 }
 
 /// Merges the overlay over the built template: maps by key, lists by their merge key, the rest replaced,
@@ -193,12 +195,10 @@ fn replaced_alternatives(field: &str, overlay: &Map<String, Value>) -> Vec<&'sta
 
 fn merge_items(base: &mut Vec<Value>, overlay: &[Value], field: &str) {
     let keys = merge_keys(field);
-    let built = base.len();
+    let built = places(keys, base);
     for item in overlay {
-        let same = base[..built]
-            .iter_mut()
-            .find(|existing| same_item(keys, existing, item));
-        match same {
+        let same = built.get(&item_key(keys, item));
+        match same.and_then(|at| base.get_mut(*at)) {
             Some(Value::Object(existing)) => {
                 if let Value::Object(item) = item {
                     merge_fields(existing, item, field);
@@ -208,6 +208,15 @@ fn merge_items(base: &mut Vec<Value>, overlay: &[Value], field: &str) {
             None => base.push(without_nulls(item)),
         }
     }
+}
+
+/// Where the item of each key stands; of two of one key the first.
+pub fn places(keys: &[&str], items: &[Value]) -> HashMap<String, usize> {
+    let mut places = HashMap::new();
+    for (at, item) in items.iter().enumerate() {
+        places.entry(item_key(keys, item)).or_insert(at);
+    }
+    places
 }
 
 fn without_nulls(value: &Value) -> Value {

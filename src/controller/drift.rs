@@ -1,5 +1,7 @@
 //! Whose a child is, and whether it still is what we want. Pure.
 
+use std::collections::HashSet;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, ResourceExt};
 use serde_json::Value;
@@ -100,11 +102,10 @@ fn field_differs(desired: &Value, live: Option<&Value>, field: &str) -> bool {
                         .zip(live)
                         .any(|(desired, live)| field_differs(desired, Some(live), ""));
             }
+            let places = pod_template::places(keys, live);
             desired.iter().any(|item| {
-                let found = live
-                    .iter()
-                    .find(|live| pod_template::same_item(keys, item, live));
-                field_differs(item, found, "")
+                let place = places.get(&pod_template::item_key(keys, item));
+                field_differs(item, place.and_then(|at| live.get(*at)), "")
             })
         }
         (desired, live) => desired != live,
@@ -143,18 +144,19 @@ fn lay_over(live: &mut Value, desired: &Value, field: &str) {
             if !list_keys(field, desired.first()).is_empty() =>
         {
             let keys = list_keys(field, desired.first());
-            let is = |a: &Value, b: &Value| pod_template::same_item(keys, a, b);
+            let key = |item: &Value| pod_template::item_key(keys, item);
+            let ours: HashSet<_> = desired.iter().map(key).collect();
+            let name = |item: &Value| item.get("name").map(Value::to_string);
+            let names: HashSet<_> = desired.iter().filter_map(name).collect();
             let takes_our_name = |item: &Value| {
-                let named = |ours: &Value| {
-                    ours.get("name").is_some() && ours.get("name") == item.get("name")
-                };
                 field != "ownerReferences"
-                    && desired.iter().any(named)
-                    && !desired.iter().any(|ours| is(ours, item))
+                    && name(item).is_some_and(|name| names.contains(&name))
+                    && !ours.contains(&key(item))
             };
             live.retain(|item| !takes_our_name(item));
+            let places = pod_template::places(keys, live);
             for item in desired {
-                match live.iter_mut().find(|live| is(item, live)) {
+                match places.get(&key(item)).and_then(|at| live.get_mut(*at)) {
                     Some(live) => lay_over(live, item, field),
                     None => live.push(item.clone()),
                 }

@@ -1,5 +1,7 @@
 //! From a [`Verdict`] to the `AdmissionReview` that says it.
 
+use std::collections::HashSet;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -94,7 +96,7 @@ impl Asked {
     fn invalid(&self, causes: &[Cause]) -> Value {
         let GroupVersionKind { group, kind, .. } = &self.kind;
         let dot = if group.is_empty() { "" } else { "." };
-        let mut faults: Vec<String> = Vec::new();
+        let (mut faults, mut seen) = (Vec::new(), HashSet::new());
         for Cause { field, message, .. } in causes {
             let fault = if field.is_empty() {
                 message.clone()
@@ -102,7 +104,7 @@ impl Asked {
                 format!("{field}: {message}")
             };
             // NewInvalid's aggregate leaves out repetitions too.
-            if !faults.contains(&fault) {
+            if seen.insert(fault.clone()) {
                 faults.push(fault);
             }
         }

@@ -1,7 +1,7 @@
 //! Rules of a container's parts: resources, security context, environment. For our own container and
 //! for those of the pod template.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar, EnvVarSource, SecurityContext};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -211,12 +211,9 @@ fn local_profile(path: &str, type_: &str, profile: Option<&str>, faults: &mut Ve
 /// Names are well formed and stand once; a value has one source.
 pub fn env(path: &str, env: &[EnvVar], faults: &mut Vec<FieldError>) {
     env_entries(path, env, faults);
+    let mut seen = HashSet::new();
     for (index, entry) in env.iter().enumerate() {
-        if !entry.name.is_empty()
-            && env[..index]
-                .iter()
-                .any(|earlier| earlier.name == entry.name)
-        {
+        if !entry.name.is_empty() && !seen.insert(&entry.name) {
             faults.push(FieldError::duplicate(
                 format!("{path}[{index}].name"),
                 entry.name.as_str(),

@@ -5,6 +5,8 @@ mod template;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
+
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
@@ -25,6 +27,9 @@ pub const BUILT_IN_ENV: [&str; 6] = [
     CONFIG_FILE_ENV,
 ];
 
+/// Nobody reads more at once; an object has room for a hundred thousand.
+const MOST_FAULTS: usize = 100;
+
 /// The one that is there with config only.
 const CONFIG_FILE_ENV: &str = "MCP_CONFIG_FILE";
 
@@ -34,9 +39,15 @@ const CONFIG_FILE_ENV: &str = "MCP_CONFIG_FILE";
 /// added later must not lock objects.
 pub fn validate(server: &MCPServer, old: Option<&MCPServer>) -> Vec<FieldError> {
     let mut faults = faults(server);
-    if let Some(old) = old {
-        let known = self::faults(old);
+    if let Some(old) = old.filter(|_| !faults.is_empty()) {
+        let known: HashSet<_> = self::faults(old).into_iter().collect();
         faults.retain(|fault| !known.contains(fault));
+    }
+    let more = faults.len().saturating_sub(MOST_FAULTS);
+    if more > 0 {
+        faults.truncate(MOST_FAULTS);
+        let detail = format!("there are {more} more faults, shown when these are mended");
+        faults.push(FieldError::forbidden("spec", detail));
     }
     faults
 }
@@ -233,6 +244,7 @@ fn pull(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
         &["Always", "IfNotPresent", "Never"],
         faults,
     );
+    let mut seen = HashSet::new();
     for (index, secret) in spec.image_pull_secrets.iter().enumerate() {
         let path = format!("spec.imagePullSecrets[{index}].name");
         if !names::is_dns1123_subdomain(&secret.name) {
@@ -241,7 +253,7 @@ fn pull(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
                 secret.name.as_str(),
                 names::DNS_1123,
             ));
-        } else if spec.image_pull_secrets[..index].contains(secret) {
+        } else if !seen.insert(&secret.name) {
             faults.push(FieldError::duplicate(path, secret.name.as_str()));
         }
     }

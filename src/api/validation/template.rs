@@ -1,7 +1,7 @@
 //! Rules of `spec.podTemplate`: what of it would stop the pods later. Looked at as the user wrote it, for
 //! the paths, and as it is merged, for what the pods get.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use k8s_openapi::api::core::v1::{
     Container, ContainerPort, PodSpec, PodTemplateSpec, ResourceRequirements, SecurityContext,
@@ -43,13 +43,10 @@ fn duplicates(value: &Value, path: &str, field: &str, faults: &mut Vec<FieldErro
         }
         Value::Array(items) => {
             let keys = pod_template::merge_keys(field);
+            let mut seen = HashSet::new();
             for (index, item) in items.iter().enumerate() {
                 let path = format!("{path}[{index}]");
-                let twice = || {
-                    items[..index]
-                        .iter()
-                        .any(|earlier| pod_template::same_item(keys, earlier, item))
-                };
+                let mut twice = || !seen.insert(pod_template::item_key(keys, item));
                 if !keys.is_empty() && item.is_object() && twice() {
                     let shown = item.get(keys[0]).cloned().unwrap_or_default();
                     faults.push(FieldError::duplicate(format!("{path}.{}", keys[0]), shown));
@@ -147,21 +144,21 @@ fn pod(spec: &PodSpec, overlay: &Value, faults: &mut Vec<FieldError>) {
         faults.push(FieldError::invalid(field, seconds, "must be 0 or more"));
     }
     let init = spec.init_containers.as_deref().unwrap_or_default();
-    let mut seen = Vec::new();
+    let names: HashSet<_> = spec.containers.iter().map(|c| c.name.as_str()).collect();
     for (list, containers) in [
         ("containers", spec.containers.as_slice()),
         ("initContainers", init),
     ] {
         for (index, container) in containers.iter().enumerate() {
-            let ours = list == "containers" && container.name == labels::CONTAINER;
+            let is_init = list == "initContainers";
+            let ours = !is_init && container.name == labels::CONTAINER;
             one_container(
                 &format!("{path}.{list}[{index}]"),
                 container,
                 (!ours).then_some(spec),
-                &seen,
+                is_init && names.contains(container.name.as_str()),
                 faults,
             );
-            seen.push((list, container.name.clone()));
         }
     }
     let volumes = overlay["spec"]["volumes"]
@@ -195,19 +192,17 @@ fn pod(spec: &PodSpec, overlay: &Value, faults: &mut Vec<FieldError>) {
     }
 }
 
-/// A container as it is written; `pod` for one that is not ours and hence is what its pod gets.
+/// A container as it is written; `pod` for one that is not ours and hence is what its pod gets; `elsewhere`
+/// when one of the pod's other list has its name.
 fn one_container(
     path: &str,
     container: &Container,
     pod: Option<&PodSpec>,
-    seen: &[(&str, String)],
+    elsewhere: bool,
     faults: &mut Vec<FieldError>,
 ) {
     let ours = pod.is_none();
     let name = container.name.as_str();
-    let elsewhere = seen
-        .iter()
-        .any(|(list, earlier)| earlier == name && !path.contains(&format!(".{list}[")));
     if name.is_empty() {
         let detail = format!(
             "name the container; {:?} amends the server's own",
@@ -281,19 +276,17 @@ fn port_names(
     merged: &[ContainerPort],
     faults: &mut Vec<FieldError>,
 ) {
-    for (index, port) in merged.iter().enumerate() {
+    let key = |port: &ContainerPort| (port.name.clone(), port.container_port);
+    let places: HashMap<_, _> = written.iter().map(key).zip(0..).collect();
+    let mut seen = HashSet::new();
+    for port in merged {
         let Some(name) = port.name.as_deref().filter(|name| !name.is_empty()) else {
             continue;
         };
-        if merged[..index]
-            .iter()
-            .any(|earlier| earlier.name == port.name)
-        {
+        if !seen.insert(name) {
             // What is built comes first, so that the second one of a name is a written one.
-            let path = written
-                .iter()
-                .rposition(|p| p.name == port.name && p.container_port == port.container_port)
-                .map_or_else(|| path.to_owned(), |index| format!("{path}[{index}].name"));
+            let place: Option<&usize> = places.get(&key(port));
+            let path = place.map_or_else(|| path.to_owned(), |at| format!("{path}[{at}].name"));
             faults.push(FieldError::duplicate(path, name));
         }
     }
@@ -488,6 +481,9 @@ fn with_pod(mut context: SecurityContext, spec: &PodSpec) -> SecurityContext {
     context
 }
 
+/// So many volumes are named to whom names another one.
+const SHOWN: usize = 10;
+
 /// Every mount is of a volume that is there.
 fn mounts(spec: &PodSpec, faults: &mut Vec<FieldError>) {
     let volumes: Vec<_> = spec
@@ -499,8 +495,11 @@ fn mounts(spec: &PodSpec, faults: &mut Vec<FieldError>) {
     let detail = if volumes.is_empty() {
         "no such volume; there is none".to_owned()
     } else {
-        format!("no such volume; there are {}", volumes.join(", "))
+        let more = if volumes.len() > SHOWN { ", …" } else { "" };
+        let some = &volumes[..volumes.len().min(SHOWN)];
+        format!("no such volume; there are {}{more}", some.join(", "))
     };
+    let volumes: HashSet<_> = volumes.into_iter().collect();
     let init = spec.init_containers.as_deref().unwrap_or_default();
     for (list, containers) in [
         ("containers", spec.containers.as_slice()),
@@ -508,7 +507,7 @@ fn mounts(spec: &PodSpec, faults: &mut Vec<FieldError>) {
     ] {
         for container in containers {
             let mounts = container.volume_mounts.iter().flatten();
-            for mount in mounts.filter(|mount| !volumes.contains(&mount.name.as_str())) {
+            for mount in mounts.filter(|mount| !volumes.contains(mount.name.as_str())) {
                 let path = format!(
                     "{}.spec.{list}[{}].volumeMounts",
                     pod_template::PATH,

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{validate, warnings};
+use super::{MOST_FAULTS, validate, warnings};
 use crate::api::{MCPServer, decode, defaults};
 
 fn server(spec: &Value) -> MCPServer {
@@ -290,4 +290,19 @@ fn a_variable_that_replaces_one_of_ours_is_told() {
     for (what, spec, expected) in table {
         assert_eq!(warnings(&server(&spec)), expected, "{what}");
     }
+}
+
+#[test]
+fn more_faults_than_anybody_reads_are_counted() {
+    let env: Vec<_> = (0..150).map(|_| json!({"name": "A=B"})).collect();
+    let server = server(&json!({"env": env}));
+    let faults = validate(&server, None);
+    assert_eq!(faults.len(), MOST_FAULTS + 1);
+    let last = faults.last().unwrap().to_string();
+    // Each is malformed, and all but the first are there twice.
+    assert_eq!(
+        last,
+        "spec: Forbidden: there are 199 more faults, shown when these are mended"
+    );
+    assert_eq!(validate(&server, Some(&server)), [], "as it was");
 }
