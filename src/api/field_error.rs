@@ -80,6 +80,27 @@ impl FieldError {
     }
 }
 
+/// Where a value stands; written out only where there is a fault, as keys may be as long as the object.
+#[derive(Clone, Copy, Debug)]
+pub enum Place<'a> {
+    /// The path of the outermost value.
+    Root(&'a str),
+    /// A field of an object.
+    Field(&'a Place<'a>, &'a str),
+    /// An item of a list.
+    Item(&'a Place<'a>, usize),
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Root(path) => f.write_str(path),
+            Self::Field(parent, key) => write!(f, "{parent}.{key}"),
+            Self::Item(parent, index) => write!(f, "{parent}[{index}]"),
+        }
+    }
+}
+
 /// Most characters of a value that is shown within a sentence.
 const SHOWN: usize = 80;
 

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use serde_json::{Map, Value};
 
-use super::field_error::shown;
+use super::field_error::{Place, shown};
 use super::{FieldError, decode, labels};
 
 /// Where the overlay stands in the object.
@@ -15,7 +15,7 @@ pub const PATH: &str = "spec.podTemplate";
 pub fn decode(overlay: &Value) -> Result<PodTemplateSpec, Vec<FieldError>> {
     let mut faults = Vec::new();
     let mut rest = overlay.clone();
-    take_directives(&mut rest, PATH, &mut faults);
+    take_directives(&mut rest, &Place::Root(PATH), &mut faults);
     let decoded = decode::strict(&rest, PATH).or_else(|mut found| {
         // Null removes what is built, also where no value can be null (an entry of a map). What no pod
         // has is named with null as well.
@@ -37,24 +37,24 @@ pub fn decode(overlay: &Value) -> Result<PodTemplateSpec, Vec<FieldError>> {
 }
 
 /// Directives of a strategic merge patch (`$patch: delete`) are for patches; here null removes a field.
-fn take_directives(value: &mut Value, path: &str, faults: &mut Vec<FieldError>) {
+fn take_directives(value: &mut Value, place: &Place<'_>, faults: &mut Vec<FieldError>) {
     match value {
         Value::Object(fields) => fields.retain(|key, value| {
-            let path = format!("{path}.{key}");
+            let place = Place::Field(place, key);
             if key.starts_with('$') {
                 let detail = format!(
                     "patch directives are not supported (value {}); a field set to null is removed",
                     shown(value)
                 );
-                faults.push(FieldError::forbidden(path, detail));
+                faults.push(FieldError::forbidden(place.to_string(), detail));
                 return false;
             }
-            take_directives(value, &path, faults);
+            take_directives(value, &place, faults);
             true
         }),
         Value::Array(items) => {
             for (index, item) in items.iter_mut().enumerate() {
-                take_directives(item, &format!("{path}[{index}]"), faults);
+                take_directives(item, &Place::Item(place, index), faults);
             }
         }
         _ => {}

@@ -175,10 +175,12 @@ pub fn of_failure(
     let is_time = error.class() != Class::Transient || failures >= 3;
     let text = error.to_string();
     let cause = error.cause();
+    // A long message of a condition is cut off at its end.
+    let begin: String = text.chars().take(NOTE).collect();
     let is_told = told == Some(&*cause)
         || status
             .and_then(|status| message_of(status, "ConfigurationValid", "ConfigurationInvalid"))
-            .is_some_and(|message| message.contains(&text));
+            .is_some_and(|message| message.contains(&begin));
     (is_time && !is_told).then(|| News::warning("ReconcileFailed", text, cause))
 }
 

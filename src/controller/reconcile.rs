@@ -58,6 +58,8 @@ pub(super) struct Memory {
     /// When it is worth another try, if it failed.
     again_at: Option<Instant>,
     status_written: Option<Instant>,
+    /// The status differs from the one that is written, which was not long ago.
+    status_waits: bool,
 }
 
 /// A server as it is to be, free of faults.
@@ -85,6 +87,7 @@ pub fn begin(server: &MCPServer, context: &Context) -> Option<Duration> {
     }
     memory.seen = seen;
     memory.again_at = None;
+    memory.status_waits = false;
     None
 }
 
@@ -351,12 +354,16 @@ async fn write_status(
     children: &[&str],
 ) -> Result<bool, Error> {
     let key = ObjectRef::from_obj(server);
-    let since = lock(&context.memory)
-        .get(&key)
-        .and_then(|memory| memory.status_written)
-        .map(|time| time.elapsed());
     let old = server.status.as_ref();
-    if !status::is_due(old, &status, since) {
+    let is_due = {
+        let mut memory = lock(&context.memory);
+        let memory = memory.entry(key.clone()).or_default();
+        let since = memory.status_written.map(|time| time.elapsed());
+        let is_due = status::is_due(old, &status, since);
+        memory.status_waits = !is_due && old != Some(&status);
+        is_due
+    };
+    if !is_due {
         return Ok(old == Some(&status));
     }
     // A merge with a null for what there is not: whatever somebody else wrote there goes, too.
@@ -402,11 +409,23 @@ pub fn forget(context: &Context, namespace: &str, name: &str) {
 /// What to do after a failed pass: the class decides when to try again.
 pub fn on_error(server: Arc<MCPServer>, error: &Error, context: Arc<Context>) -> Action {
     let key = ObjectRef::from_obj(&*server);
+    // The cache may be ahead of the trigger.
+    let namespace = server.namespace().unwrap_or_default();
+    let server = context
+        .servers
+        .get(&namespace, &server.name_any())
+        .unwrap_or(server);
     let (failures, told, retry) = {
         let mut memory = lock(&context.memory);
         let memory = memory.entry(key.clone()).or_default();
-        memory.failures = memory.failures.saturating_add(1);
-        let retry = retry_after(error, memory.failures, &server, Timestamp::now());
+        memory.failures = match error.class() {
+            Class::Transient => memory.failures.saturating_add(1),
+            Class::Configuration | Class::Permanent => 0,
+        };
+        let mut retry = retry_after(error, memory.failures, &server, Timestamp::now());
+        if memory.status_waits {
+            retry = retry.min(status::PROGRESS_INTERVAL);
+        }
         memory.again_at = Some(Instant::now() + retry);
         (memory.failures, memory.told.clone(), retry)
     };
@@ -425,10 +444,8 @@ pub fn on_error(server: Arc<MCPServer>, error: &Error, context: Arc<Context>) ->
             );
         }
     });
-    // The status as the pass left it.
-    let namespace = server.namespace().unwrap_or_default();
-    let left = context.servers.get(&namespace, &server.name_any());
-    let status = left.as_ref().and_then(|left| left.status.as_ref());
+    // The status is as the pass left it.
+    let status = server.status.as_ref();
     if let Some(news) = events::of_failure(error, failures, told.as_deref(), status) {
         lock(&context.memory).entry(key).or_default().told = Some(error.cause());
         tokio::spawn(async move { context.publish(&server, &news).await }.instrument(span));
@@ -436,13 +453,14 @@ pub fn on_error(server: Arc<MCPServer>, error: &Error, context: Arc<Context>) ->
     Action::requeue(retry)
 }
 
-/// When to try again: of a server that is being deleted at the latest when its time is over.
+/// When to try again: of a server that is being deleted at the latest soon after its time is over.
 fn retry_after(error: &Error, failures: u32, server: &MCPServer, now: Timestamp) -> Duration {
     let retry = error.retry_after(failures);
     if server.metadata.deletion_timestamp.is_none() {
         return retry;
     }
-    match deletion::step(server, true, 0, now) {
+    // As of a moment ago: the time may have ended since the pass looked.
+    match deletion::step(server, true, 0, now - NOT_READY_RETRY) {
         Step::Wait(time) => retry.min(time),
         Step::Done | Step::RemoveFinalizer => retry,
     }

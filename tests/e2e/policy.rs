@@ -86,6 +86,17 @@ async fn a_change_that_is_refused_leaves_the_counters_and_is_not_tried_at_once_a
     let spec = json!({"image": "x:1", "replicas": 2});
     space.create("a", spec).await.unwrap();
     space.until_ready("a").await;
+    // What still changes of it would begin passes of its own.
+    space
+        .until_object::<Deployment>("a", "its rollout is over", |deployment| {
+            let conditions = deployment
+                .status
+                .as_ref()
+                .and_then(|s| s.conditions.as_ref());
+            let is = |reason: Option<&str>| reason == Some("NewReplicaSetAvailable");
+            conditions.is_some_and(|all| all.iter().any(|one| is(one.reason.as_deref())))
+        })
+        .await;
     let policy = Policy::against(&space, &["UPDATE"]).await;
     let change = json!({"spec": {"image": "x:2"}});
     space.patch("a", change).await.unwrap();

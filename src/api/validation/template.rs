@@ -12,7 +12,7 @@ use kube::ResourceExt;
 use serde_json::Value;
 
 use super::container;
-use crate::api::field_error::shown;
+use crate::api::field_error::{Place, shown};
 use crate::api::v1alpha1::{MCPServer, Resources};
 use crate::api::{FieldError, defaults, labels, names, pod_template};
 
@@ -21,7 +21,7 @@ pub fn pod_template(server: &MCPServer, faults: &mut Vec<FieldError>) {
     let Some(overlay) = &server.spec.pod_template else {
         return;
     };
-    duplicates(overlay, pod_template::PATH, "", faults);
+    duplicates(overlay, &Place::Root(pod_template::PATH), "", faults);
     let template = match pod_template::decode(overlay) {
         Ok(template) => template,
         Err(errors) => return faults.extend(errors),
@@ -34,24 +34,25 @@ pub fn pod_template(server: &MCPServer, faults: &mut Vec<FieldError>) {
 }
 
 /// Items that are the same item: merging would not know which one is meant.
-fn duplicates(value: &Value, path: &str, field: &str, faults: &mut Vec<FieldError>) {
+fn duplicates(value: &Value, place: &Place<'_>, field: &str, faults: &mut Vec<FieldError>) {
     match value {
         Value::Object(fields) => {
             for (key, value) in fields {
-                duplicates(value, &format!("{path}.{key}"), key, faults);
+                duplicates(value, &Place::Field(place, key), key, faults);
             }
         }
         Value::Array(items) => {
             let keys = pod_template::merge_keys(field);
             let mut seen = HashSet::new();
             for (index, item) in items.iter().enumerate() {
-                let path = format!("{path}[{index}]");
+                let place = Place::Item(place, index);
                 let mut twice = || !seen.insert(pod_template::item_key(keys, item));
                 if !keys.is_empty() && item.is_object() && twice() {
                     let shown = item.get(keys[0]).cloned().unwrap_or_default();
-                    faults.push(FieldError::duplicate(format!("{path}.{}", keys[0]), shown));
+                    let field = Place::Field(&place, keys[0]).to_string();
+                    faults.push(FieldError::duplicate(field, shown));
                 }
-                duplicates(item, &path, "", faults);
+                duplicates(item, &place, "", faults);
             }
         }
         _ => {}
@@ -469,6 +470,7 @@ fn contradictions(
         host_users,
         &mut known,
     );
+    let known: HashSet<_> = known.into_iter().collect();
     faults.extend(found.into_iter().filter(|fault| !known.contains(fault)));
 }
 
@@ -486,26 +488,33 @@ const SHOWN: usize = 10;
 
 /// Every mount is of a volume that is there.
 fn mounts(spec: &PodSpec, faults: &mut Vec<FieldError>) {
-    let volumes: Vec<_> = spec
+    let volumes: HashSet<_> = spec
         .volumes
         .iter()
         .flatten()
-        .map(|volume| volume.name.as_str())
+        .map(|v| v.name.as_str())
         .collect();
+    // Malformed names are told already, and may be as long as the object.
+    let named = spec.volumes.iter().flatten().map(|v| v.name.as_str());
+    let mut named: Vec<_> = named.filter(|name| names::is_dns1123_label(name)).collect();
+    if named.len() > SHOWN {
+        named.truncate(SHOWN);
+        named.push("…");
+    }
     let detail = if volumes.is_empty() {
         "no such volume; there is none".to_owned()
     } else {
-        let more = if volumes.len() > SHOWN { ", …" } else { "" };
-        let some = &volumes[..volumes.len().min(SHOWN)];
-        format!("no such volume; there are {}{more}", some.join(", "))
+        format!("no such volume; there are {}", named.join(", "))
     };
-    let volumes: HashSet<_> = volumes.into_iter().collect();
     let init = spec.init_containers.as_deref().unwrap_or_default();
     for (list, containers) in [
         ("containers", spec.containers.as_slice()),
         ("initContainers", init),
     ] {
-        for container in containers {
+        for container in containers
+            .iter()
+            .filter(|c| names::is_dns1123_label(&c.name))
+        {
             let mounts = container.volume_mounts.iter().flatten();
             for mount in mounts.filter(|mount| !volumes.contains(mount.name.as_str())) {
                 let path = format!(
