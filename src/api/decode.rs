@@ -75,46 +75,32 @@ fn tracked<'de, T: DeserializeOwned, D: serde::Deserializer<'de, Error = serde_j
     deserializer: D,
 ) -> Result<T, (String, FieldError)> {
     serde_path_to_error::deserialize(deserializer).map_err(|error| {
-        let mut pointer = String::new();
+        let (mut pointer, mut field, mut found) = (String::new(), base.to_owned(), Some(value));
         for segment in error.path() {
             match segment {
                 Segment::Seq { index } => {
                     pointer.push('/');
                     pointer.push_str(&index.to_string());
+                    push_index(&mut field, *index);
+                    found = found.and_then(|v| v.get(index));
                 }
                 Segment::Map { key } => {
                     pointer.push('/');
                     pointer.push_str(&key.replace('~', "~0").replace('/', "~1"));
+                    push_key(&mut field, key);
+                    found = found.and_then(|v| v.get(key));
                 }
                 Segment::Enum { .. } | Segment::Unknown => {}
             }
         }
-        (pointer, fault(base, value, &error))
+        (pointer, fault(field, found, error.inner()))
     })
 }
 
-fn fault(
-    base: &str,
-    value: &Value,
-    error: &serde_path_to_error::Error<serde_json::Error>,
-) -> FieldError {
-    let mut field = base.to_owned();
-    let mut found = Some(value);
-    for segment in error.path() {
-        match segment {
-            Segment::Seq { index } => {
-                push_index(&mut field, *index);
-                found = found.and_then(|v| v.get(index));
-            }
-            Segment::Map { key } => {
-                push_key(&mut field, key);
-                found = found.and_then(|v| v.get(key));
-            }
-            Segment::Enum { .. } | Segment::Unknown => {}
-        }
-    }
+/// What is wrong with the value found at `field`, in Kubernetes' words.
+fn fault(mut field: String, found: Option<&Value>, error: &serde_json::Error) -> FieldError {
     // What Rust calls its numbers says nothing to a user.
-    let reason = error.inner().to_string();
+    let reason = error.to_string();
     let reason = ["i64", "i32", "u32"].iter().fold(reason, |text, name| {
         text.replace(&format!("expected {name}"), "expected a whole number")
     });

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Capabilities, SeccompProfile, SecurityContext};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use super::{MCPServer, MCPServerSpec, Transport, labels, quantity};
+use super::{MCPServer, MCPServerSpec, Transport, labels, pod_template, quantity};
 
 /// Fills in the requests that the user left out.
 ///
@@ -78,16 +78,8 @@ fn limits(spec: &MCPServerSpec) -> BTreeMap<String, Quantity> {
         .as_ref()
         .map(|resources| resources.limits.clone())
         .unwrap_or_default();
-    let containers = spec
-        .pod_template
-        .as_ref()
-        .and_then(|overlay| overlay["spec"]["containers"].as_array());
-    let ours = containers
-        .into_iter()
-        .flatten()
-        .find(|container| container["name"] == labels::CONTAINER);
-    for (name, limit) in ours
-        .and_then(|container| container["resources"]["limits"].as_object())
+    for (name, limit) in pod_template::own_container(spec.pod_template.as_ref())
+        .and_then(|(_, container)| container["resources"]["limits"].as_object())
         .into_iter()
         .flatten()
     {

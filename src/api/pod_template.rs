@@ -101,21 +101,24 @@ pub fn merge(built: PodTemplateSpec, overlay: &Value) -> serde_json::Result<PodT
     serde_json::from_value(merged)
 }
 
+/// What the overlay says of the server's own container, and where in the list.
+pub fn own_container(overlay: Option<&Value>) -> Option<(usize, &Value)> {
+    let containers = overlay?["spec"]["containers"].as_array()?;
+    let mut places = containers.iter().enumerate();
+    places.find(|(_, container)| container["name"] == labels::CONTAINER)
+}
+
 /// The variables that the overlay gives our own container: their paths and names.
 pub fn env(overlay: Option<&Value>) -> impl Iterator<Item = (String, &str)> {
-    let containers = overlay.and_then(|overlay| overlay["spec"]["containers"].as_array());
-    let ours = containers
+    own_container(overlay)
         .into_iter()
-        .flatten()
-        .enumerate()
-        .find(|(_, container)| container["name"] == labels::CONTAINER);
-    ours.into_iter().flat_map(|(container, fields)| {
-        let entries = fields["env"].as_array().into_iter().flatten().enumerate();
-        entries.filter_map(move |(index, entry)| {
-            let path = format!("{PATH}.spec.containers[{container}].env[{index}]");
-            Some((path, entry["name"].as_str()?))
+        .flat_map(|(container, fields)| {
+            let entries = fields["env"].as_array().into_iter().flatten().enumerate();
+            entries.filter_map(move |(index, entry)| {
+                let path = format!("{PATH}.spec.containers[{container}].env[{index}]");
+                Some((path, entry["name"].as_str()?))
+            })
         })
-    })
 }
 
 /// Whether the pods have the users of their node, which is so unless `hostUsers` is false.

@@ -143,8 +143,7 @@ impl Error {
                 let code = self.status().map(|status| status.code);
                 format!("{action} {code:?}")
             }
-            Self::Refused { text, .. } => text.clone(),
-            Self::Invalid { faults } => faults.join("; "),
+            Self::Refused { .. } | Self::Invalid { .. } => self.to_string(),
             Self::Json { action, .. } => action.clone(),
         }
     }

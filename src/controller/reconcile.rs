@@ -94,9 +94,7 @@ pub fn begin(server: &MCPServer, context: &Context) -> Option<Duration> {
 /// Reconciles one server.
 pub async fn reconcile(trigger: Arc<MCPServer>, context: Arc<Context>) -> Result<Action, Error> {
     let key = ObjectRef::from_obj(&*trigger);
-    // The cache may be ahead of the trigger.
-    let namespace = trigger.namespace().unwrap_or_default();
-    let Some(server) = context.servers.get(&namespace, &trigger.name_any()) else {
+    let Some(server) = context.newest(&trigger) else {
         return Ok(Action::await_change());
     };
     let now = Timestamp::now();
@@ -322,7 +320,7 @@ async fn take_down(context: &Context, server: &MCPServer, now: Timestamp) -> Res
         .get(&namespace, &server.name_any())
         .is_some_and(|live| ours(&live));
     // The status write may have made the version newer.
-    let Some(server) = context.servers.get(&namespace, &server.name_any()) else {
+    let Some(server) = context.newest(server) else {
         return Ok(Action::await_change());
     };
     let pods = if stays {
@@ -409,12 +407,7 @@ pub fn forget(context: &Context, namespace: &str, name: &str) {
 /// What to do after a failed pass: the class decides when to try again.
 pub fn on_error(server: Arc<MCPServer>, error: &Error, context: Arc<Context>) -> Action {
     let key = ObjectRef::from_obj(&*server);
-    // The cache may be ahead of the trigger.
-    let namespace = server.namespace().unwrap_or_default();
-    let server = context
-        .servers
-        .get(&namespace, &server.name_any())
-        .unwrap_or(server);
+    let server = context.newest(&server).unwrap_or(server);
     let (failures, told, retry) = {
         let mut memory = lock(&context.memory);
         let memory = memory.entry(key.clone()).or_default();
@@ -484,12 +477,18 @@ impl Context {
         Ok(())
     }
 
+    /// The server as the cache has it, which may be ahead of what began a pass; nothing when it is gone.
+    fn newest(&self, server: &MCPServer) -> Option<Arc<MCPServer>> {
+        let namespace = server.namespace().unwrap_or_default();
+        self.servers.get(&namespace, &server.name_any())
+    }
+
     /// A hash of all that a pass looks at. Of the server itself not its status, nor the version that changes with it.
     fn seen(&self, server: &MCPServer) -> u64 {
         let (namespace, name) = (server.namespace().unwrap_or_default(), server.name_any());
         let config_map = labels::config_map_name(server);
         let mut hasher = DefaultHasher::new();
-        if let Some(server) = self.servers.get(&namespace, &name) {
+        if let Some(server) = self.newest(server) {
             let meta = server.meta();
             let deleted = meta.deletion_timestamp.is_some();
             (&meta.uid, meta.generation, deleted).hash(&mut hasher);

@@ -103,10 +103,13 @@ impl Replicas {
         setup::eventually_admitted(&self.space).await
     }
 
+    fn leases(&self) -> Api<Lease> {
+        Api::namespaced(self.space.client.clone(), OWN)
+    }
+
     /// How often the lead changed hands.
     async fn transitions(&self) -> Result<i32> {
-        let leases: Api<Lease> = Api::namespaced(self.space.client.clone(), OWN);
-        let spec = leases.get("mcp-operator").await?.spec;
+        let spec = self.leases().get("mcp-operator").await?.spec;
         spec.and_then(|spec| spec.lease_transitions)
             .context("no transitions")
     }
@@ -188,8 +191,8 @@ async fn one_of_three_reconciles_and_hands_over_at_once_when_it_goes() -> Result
     let took = start.elapsed();
     println!("handover from a leader that was told to go: {took:?}");
     ensure!(took < LONG_LEASE, "the Lease was not given back: {took:?}");
-    let lease: Api<Lease> = Api::namespaced(replicas.space.client.clone(), OWN);
-    let spec = lease.get("mcp-operator").await?.spec.context("no spec")?;
+    let lease = replicas.leases().get("mcp-operator").await?;
+    let spec = lease.spec.context("no spec")?;
     let pod = spec.holder_identity.context("no holder")?;
     assert!(pod.starts_with("mcp-operator-"), "{pod}");
     assert_eq!(spec.lease_transitions, Some(1));
@@ -235,7 +238,7 @@ async fn a_paused_leader_that_wakes_up_too_late_writes_nothing() -> Result<()> {
 async fn a_deleted_lease_is_made_again_and_a_stolen_one_ends_the_lead() -> Result<()> {
     let replicas = Replicas::start("lease", 1, LEASE).await?;
     replicas.leader(&[0]).await;
-    let leases: Api<Lease> = Api::namespaced(replicas.space.client.clone(), OWN);
+    let leases = replicas.leases();
     leases
         .delete("mcp-operator", &DeleteParams::default())
         .await?;
@@ -269,7 +272,7 @@ async fn a_deleted_lease_is_made_again_and_a_stolen_one_ends_the_lead() -> Resul
 async fn a_deleted_lease_stays_its_holders() -> Result<()> {
     let replicas = Replicas::start("deleted-lease", 2, LONG_LEASE).await?;
     let leader = replicas.leader(&[0, 1]).await;
-    let leases: Api<Lease> = Api::namespaced(replicas.space.client.clone(), OWN);
+    let leases = replicas.leases();
     let holder = |lease: Lease| lease.spec.and_then(|spec| spec.holder_identity);
     let before = holder(leases.get("mcp-operator").await?);
     for _ in 0..3 {
