@@ -15,6 +15,7 @@ use tower::{BoxError, ServiceBuilder, ServiceExt};
 
 use crate::cli::RunArgs;
 use crate::fence::{Fence, Gate};
+use crate::limit::{self, Limit};
 
 /// A watch brings a bookmark a minute; one that is silent for longer than this is dead.
 const READ_TIMEOUT: Duration = Duration::from_secs(150);
@@ -30,9 +31,9 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A client for what reconciles: nothing leaves it past the fence, and it retries nothing by itself. What has
-    /// left it and is not received within `patience` is given up, where that is told. An error when the
-    /// credentials cannot be read.
+    /// A client for what reconciles, and for the Lease: nothing leaves it past the fence, it retries nothing by itself,
+    /// and every request has a limit. What has left it and is not received within `patience` is given up, where that is
+    /// told. An error when the credentials cannot be read.
     pub fn fenced(&self, fence: &Fence, patience: Option<Duration>) -> kube::Result<Client> {
         fenced(&self.config, fence, patience)
     }
@@ -78,6 +79,7 @@ fn fenced(config: &Config, fence: &Fence, patience: Option<Duration>) -> kube::R
     let connections = Builder::new(TokioExecutor::new()).build(connector);
     let service = ServiceBuilder::new()
         .layer(fence)
+        .layer(Limit(limit::REQUEST))
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer()?)
         .layer(config.extra_headers_layer()?)

@@ -15,6 +15,7 @@ pub mod controller;
 pub mod fence;
 pub mod http;
 pub mod leader;
+pub mod limit;
 pub mod manifests;
 pub mod metrics;
 pub mod offline;

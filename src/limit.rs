@@ -1,0 +1,178 @@
+//! A limit for every request to the API server: one that gets no answer must not hold its pass for ever.
+//!
+//! tower's and tower-http's timeouts were looked at: the first ends with the headers of the answer, the second counts
+//! from one piece of the body to the next, and an answer that drips in has no end.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::future::{BoxFuture, FutureExt};
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+use tower::{BoxError, Layer, Service};
+
+/// Longer than the longest that a policy's webhook may take (30 s) would be too long, and shorter would end requests
+/// that are about to be answered.
+pub const REQUEST: Duration = Duration::from_secs(30);
+
+/// No answer came in time.
+#[derive(Debug, thiserror::Error)]
+#[error("the API server did not answer within {} s", .0.as_secs())]
+pub struct TooSlow(Duration);
+
+/// Limits each request, from its beginning to the end of its answer; of a watch, to the beginning of its answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Limit(pub Duration);
+
+impl<S> Layer<S> for Limit {
+    type Service = LimitedService<S>;
+
+    fn layer(&self, inner: S) -> LimitedService<S> {
+        LimitedService {
+            inner,
+            limit: self.0,
+        }
+    }
+}
+
+/// A service whose requests have a limit.
+#[derive(Clone, Debug)]
+pub struct LimitedService<S> {
+    inner: S,
+    limit: Duration,
+}
+
+impl<S, B, R> Service<http::Request<B>> for LimitedService<S>
+where
+    S: Service<
+            http::Request<B>,
+            Response = http::Response<R>,
+            Error: Into<BoxError>,
+            Future: Send + 'static,
+        >,
+    R: Send + 'static,
+{
+    type Response = http::Response<LimitedBody<R>>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(context).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        let (limit, end) = (self.limit, Instant::now() + self.limit);
+        let query = request.uri().query().unwrap_or_default();
+        let is_watch = query.split('&').any(|part| part == "watch=true");
+        let answer = self.inner.call(request);
+        async move {
+            let answer = timeout_at(end, answer).await.map_err(|_| TooSlow(limit))?;
+            let end = (!is_watch).then(|| Box::pin(sleep_until(end)));
+            Ok(answer
+                .map_err(Into::into)?
+                .map(|body| LimitedBody { body, end, limit }))
+        }
+        .boxed()
+    }
+}
+
+/// A body that ends with an error when its time is over.
+#[derive(Debug)]
+pub struct LimitedBody<B> {
+    body: B,
+    end: Option<Pin<Box<Sleep>>>,
+    limit: Duration,
+}
+
+impl<B: Body<Error: Into<BoxError>> + Unpin> Body for LimitedBody<B> {
+    type Data = B::Data;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, BoxError>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        let limit = self.limit;
+        let is_over = self
+            .end
+            .as_mut()
+            .is_some_and(|end| end.poll_unpin(context).is_ready());
+        if is_over {
+            return Poll::Ready(Some(Err(TooSlow(limit).into())));
+        }
+        Poll::Pending
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures::StreamExt;
+    use http_body_util::{BodyExt, StreamBody};
+    use hyper::body::Bytes;
+
+    use super::*;
+
+    /// An API server that begins to answer after a time, and then sends a letter a second for ever.
+    async fn ask(path: &str, begins: Duration) -> Result<Result<usize, String>, String> {
+        let inner = tower::service_fn(move |_: http::Request<()>| async move {
+            tokio::time::sleep(begins).await;
+            let letters = futures::stream::unfold((), |()| async {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                Some((Ok::<_, Infallible>(Frame::data(Bytes::from("x"))), ()))
+            });
+            Ok::<_, BoxError>(http::Response::new(StreamBody::new(letters.boxed())))
+        });
+        let request = http::Request::get(path).body(()).unwrap();
+        let answer = Limit(Duration::from_secs(10))
+            .layer(inner)
+            .call(request)
+            .await;
+        let mut body = answer.map_err(|error| error.to_string())?.into_body();
+        let mut letters = 0;
+        while let Some(frame) = body.frame().await {
+            match frame {
+                Ok(_) if letters == 100 => break,
+                Ok(_) => letters += 1,
+                Err(error) => return Ok(Err(error.to_string())),
+            }
+        }
+        Ok(Ok(letters))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_has_an_end_and_a_watch_has_a_beginning() {
+        let too_slow = || "the API server did not answer within 10 s".to_owned();
+        let seconds = Duration::from_secs;
+        let (list, watch) = ("/api/v1/pods?limit=5", "/api/v1/pods?a=b&watch=true");
+        assert_eq!(ask(list, seconds(11)).await, Err(too_slow()), "no answer");
+        assert_eq!(
+            ask(watch, seconds(11)).await,
+            Err(too_slow()),
+            "a watch without an answer"
+        );
+        assert_eq!(
+            ask(list, seconds(1)).await,
+            Ok(Err(too_slow())),
+            "an answer that drips in"
+        );
+        assert_eq!(
+            ask(watch, seconds(1)).await,
+            Ok(Ok(100)),
+            "a watch that goes on"
+        );
+    }
+}
