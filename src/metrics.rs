@@ -1,11 +1,10 @@
 //! What is counted, for `/metrics`. Labels take few values each, whatever users do.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, Weak};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use certs::Serving;
-use kube::runtime::reflector::ObjectRef;
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -13,10 +12,7 @@ use prometheus::{
 };
 use webhook::{Operation, Verdict};
 
-use crate::api::MCPServer;
 use crate::api::v1alpha1::Phase;
-use crate::controller::cache::{Cache, lock};
-use crate::controller::error::{Class, Error};
 
 /// Begins every name.
 const PREFIX: &str = "mcp_operator";
@@ -47,6 +43,23 @@ type Counters<const LABELS: usize> = Series<IntCounterVec, LABELS>;
 type Gauges<const LABELS: usize> = Series<IntGaugeVec, LABELS>;
 type Histograms<const LABELS: usize> = Series<HistogramVec, LABELS>;
 
+/// Who knows the MCPServers.
+pub trait Servers: Send + Sync {
+    /// Counts them by phase, into what has been counted before.
+    fn count(&self, phases: &mut HashMap<&'static str, i64>);
+}
+
+/// The classes of errors that a pass ends with, as labels.
+pub const CLASSES: [&str; 4] = ["transient", "configuration", "permanent", "policy"];
+/// The kinds that are watched, as labels.
+pub const KINDS: [&str; 5] = [
+    "mcpservers",
+    "configmaps",
+    "deployments",
+    "services",
+    "pods",
+];
+
 /// All that is counted; shared by whoever counts.
 pub struct Metrics {
     registry: Registry,
@@ -58,8 +71,11 @@ pub struct Metrics {
     queue_depth: IntGauge,
     servers: Gauges<1>,
     expiry: Gauges<1>,
-    queue: Mutex<HashSet<ObjectRef<MCPServer>>>,
-    watched: Mutex<Vec<Weak<Cache<MCPServer>>>>,
+    unreadable: Counters<1>,
+    watch_errors: Counters<1>,
+    last_list: Gauges<1>,
+    last_event: Gauges<1>,
+    counted: Mutex<Vec<Weak<dyn Servers>>>,
     serving: Arc<Serving>,
 }
 
@@ -117,8 +133,31 @@ impl Metrics {
                 "When the served certificate and the CA that signs end, in seconds since 1970",
                 ["certificate"],
             )?,
-            queue: Mutex::default(),
-            watched: Mutex::default(),
+            unreadable: counters(
+                &registry,
+                "unreadable_objects_total",
+                "Times that an object was found which cannot be read, by kind",
+                ["kind"],
+            )?,
+            watch_errors: counters(
+                &registry,
+                "watch_errors_total",
+                "Lists and watches that failed, by kind",
+                ["kind"],
+            )?,
+            last_list: gauges(
+                &registry,
+                "watch_last_list_timestamp_seconds",
+                "When all objects of a kind were last listed, in seconds since 1970",
+                ["kind"],
+            )?,
+            last_event: gauges(
+                &registry,
+                "watch_last_event_timestamp_seconds",
+                "When the watch of a kind last showed something, in seconds since 1970",
+                ["kind"],
+            )?,
+            counted: Mutex::default(),
             serving,
             registry,
         };
@@ -128,13 +167,13 @@ impl Metrics {
 
     /// All series from the start: a rate over one that appears with its first error misses it.
     fn begin(&self) {
-        for labels in [
-            ["success", "none"],
-            ["error", class(Class::Transient)],
-            ["error", class(Class::Configuration)],
-            ["error", class(Class::Permanent)],
-        ] {
-            let _ = self.passes.of(labels);
+        let _ = self.passes.of(["success", "none"]);
+        for class in CLASSES {
+            let _ = self.passes.of(["error", class]);
+        }
+        for kind in KINDS {
+            let _ = self.unreadable.of([kind]);
+            let _ = self.watch_errors.of([kind]);
         }
         for webhook in [MUTATE, VALIDATE] {
             let _ = self.review_time.of([webhook]);
@@ -147,11 +186,11 @@ impl Metrics {
         }
     }
 
-    /// Counts a pass that has ended.
-    pub fn passed(&self, error: Option<&Error>, time: Duration) {
+    /// Counts a pass that has ended, with an error of this class (one of [`CLASSES`]) or without.
+    pub fn passed(&self, error: Option<&'static str>, time: Duration) {
         let labels = match error {
             None => ["success", "none"],
-            Some(error) => ["error", class(error.class())],
+            Some(class) => ["error", class],
         };
         self.passes.of(labels).inc();
         self.pass_time.observe(time.as_secs_f64());
@@ -180,33 +219,41 @@ impl Metrics {
     /// This replica begins to lead, or ends to.
     pub fn leads(&self, leads: bool) {
         self.leader.set(i64::from(leads));
-        lock(&self.queue).clear();
+        self.queue(0);
     }
 
-    /// A pass of this server is due.
-    pub fn due(&self, server: &ObjectRef<MCPServer>) {
-        lock(&self.queue).insert(server.clone());
+    /// So many servers have a pass that is due and has not begun.
+    pub fn queue(&self, depth: usize) {
+        self.queue_depth
+            .set(i64::try_from(depth).unwrap_or(i64::MAX));
     }
 
-    /// A pass of this server begins, or there is no such server.
-    pub fn begun(&self, server: &ObjectRef<MCPServer>) {
-        lock(&self.queue).remove(server);
+    /// An object of this kind (one of [`KINDS`]) was found that cannot be read.
+    pub fn unreadable(&self, kind: &str) {
+        self.unreadable.of([kind]).inc();
     }
 
-    /// The servers of this cache are counted while it lives.
-    pub fn watches(&self, servers: &Arc<Cache<MCPServer>>) {
-        lock(&self.watched).push(Arc::downgrade(servers));
+    /// A list or a watch of this kind failed.
+    pub fn watch_failed(&self, kind: &str) {
+        self.watch_errors.of([kind]).inc();
+    }
+
+    /// The watch of this kind showed something, with which its list may be over.
+    pub fn watched(&self, kind: &str, is_listed: bool) {
+        let now = seconds(SystemTime::now());
+        self.last_event.of([kind]).set(now);
+        if is_listed {
+            self.last_list.of([kind]).set(now);
+        }
+    }
+
+    /// These servers are counted while they are there.
+    pub fn count(&self, servers: &Arc<dyn Servers>) {
+        lock(&self.counted).push(Arc::downgrade(servers));
     }
 
     /// Everything as text of [`CONTENT_TYPE`].
     pub fn text(&self) -> Result<String, prometheus::Error> {
-        // A watch that ends with the lead may still have put something in.
-        let depth = match self.leader.get() {
-            0 => 0,
-            _ => lock(&self.queue).len(),
-        };
-        self.queue_depth
-            .set(i64::try_from(depth).unwrap_or(i64::MAX));
         self.count_servers();
         for (certificate, expiry) in [
             ("serving", self.serving.not_after()),
@@ -220,7 +267,7 @@ impl Metrics {
     }
 
     fn count_servers(&self) {
-        let mut counts: HashMap<&str, i64> = [
+        let mut counts: HashMap<&'static str, i64> = [
             Phase::Pending,
             Phase::Ready,
             Phase::Failed,
@@ -228,17 +275,11 @@ impl Metrics {
         ]
         .map(|phase| (phase.as_str(), 0))
         .into();
-        lock(&self.watched).retain(|cache| {
-            let Some(cache) = cache.upgrade() else {
-                return false;
-            };
-            for server in cache.all() {
-                let phase = server.status.as_ref().and_then(|status| status.phase);
-                *counts
-                    .entry(phase.unwrap_or(Phase::Pending).as_str())
-                    .or_default() += 1;
-            }
-            true
+        lock(&self.counted).retain(|servers| {
+            let servers = servers.upgrade();
+            servers
+                .inspect(|servers| servers.count(&mut counts))
+                .is_some()
         });
         for (phase, count) in counts {
             self.servers.of([phase]).set(count);
@@ -280,14 +321,6 @@ fn register<M: Collector + Clone + 'static>(
     Ok(metric)
 }
 
-fn class(class: Class) -> &'static str {
-    match class {
-        Class::Transient => "transient",
-        Class::Configuration => "configuration",
-        Class::Permanent => "permanent",
-    }
-}
-
 fn name_of(operation: Operation) -> &'static str {
     match operation {
         Operation::Create => "CREATE",
@@ -303,6 +336,11 @@ fn outcome(verdict: &Verdict) -> &'static str {
         Verdict::Deny { code: 500.., .. } => "error",
         Verdict::Invalid { .. } | Verdict::Deny { .. } => "denied",
     }
+}
+
+/// What is behind this lock is whole at every moment.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn seconds(time: SystemTime) -> i64 {
@@ -331,12 +369,10 @@ mod tests {
     fn passes_and_verdicts_are_counted() {
         let metrics = Metrics::new(Arc::default()).unwrap();
         let second = Duration::from_secs(1);
-        let refused = Error::Refused {
-            text: String::new(),
-            subject: crate::controller::error::Subject::Other,
-        };
         metrics.passed(None, second);
-        metrics.passed(Some(&refused), second);
+        metrics.passed(Some("configuration"), second);
+        metrics.unreadable("mcpservers");
+        metrics.watched("pods", true);
         for (verdict, times) in [
             (
                 Verdict::Allow {
@@ -364,6 +400,8 @@ mod tests {
             "mcp_operator_reconciles_total{class=\"none\",result=\"success\"} 1",
             "mcp_operator_reconciles_total{class=\"configuration\",result=\"error\"} 1",
             "mcp_operator_reconciles_total{class=\"permanent\",result=\"error\"} 0",
+            "mcp_operator_unreadable_objects_total{kind=\"mcpservers\"} 1",
+            "mcp_operator_watch_errors_total{kind=\"services\"} 0",
             "mcp_operator_reconcile_duration_seconds_count 2",
             "mcp_operator_admission_requests_total{operation=\"UPDATE\",verdict=\"allowed\",webhook=\"validate\"} 2",
             "mcp_operator_admission_requests_total{operation=\"UPDATE\",verdict=\"error\",webhook=\"validate\"} 2",
@@ -390,26 +428,20 @@ mod tests {
             .lines()
             .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
             .collect();
-        assert_eq!(types.len(), 8, "{types:?}");
+        assert_eq!(types.len(), 12, "{types:?}");
         for (name, is) in types {
             assert_eq!(name.ends_with("_total"), is == "counter", "{name}: {is}");
         }
     }
 
     #[test]
-    fn a_server_is_in_the_queue_once_and_leaves_it_when_its_pass_begins() {
+    fn the_queue_is_the_leaders() {
         let metrics = Metrics::new(Arc::default()).unwrap();
-        let of = |name: &str| ObjectRef::new(name).within("a");
         metrics.leads(true);
-        for name in ["one", "one", "two"] {
-            metrics.due(&of(name));
-        }
+        metrics.queue(2);
         assert_has(&text(&metrics), "mcp_operator_reconcile_queue_depth 2");
-        metrics.begun(&of("one"));
-        assert_has(&text(&metrics), "mcp_operator_reconcile_queue_depth 1");
         assert_has(&text(&metrics), "mcp_operator_leader 1");
         metrics.leads(false);
-        metrics.due(&of("three"));
         assert_has(&text(&metrics), "mcp_operator_reconcile_queue_depth 0");
         assert_has(&text(&metrics), "mcp_operator_leader 0");
     }

@@ -22,6 +22,8 @@ pub const CONFIG_HASH: &str = "mcp.example.com/config-hash";
 pub const APPLIED_HASH: &str = "mcp.example.com/applied-hash";
 /// Annotation of a Deployment that is being taken down: when that began (RFC 3339).
 pub const GRACEFUL_SHUTDOWN: &str = "mcp.example.com/graceful-shutdown";
+/// Annotation of an MCPServer; whenever its value changes, everything that failed is tried again at once.
+pub const RECONCILE_AT: &str = "mcp.example.com/reconcile-at";
 /// Name of the port, in the container and in the Service.
 pub const PORT: &str = "mcp";
 /// The container the server runs in.
@@ -66,7 +68,10 @@ pub fn all(server: &MCPServer) -> BTreeMap<String, String> {
     labels
 }
 
-/// Name of the ConfigMap.
-pub fn config_map_name(server: &MCPServer) -> String {
-    format!("{}-config", server.name_any())
+/// What the ConfigMap's name has beside the server's.
+pub const CONFIG_SUFFIX: &str = "-config";
+
+/// Name of the ConfigMap of the MCPServer of this name.
+pub fn config_map_name(server: &str) -> String {
+    format!("{server}{CONFIG_SUFFIX}")
 }

@@ -194,11 +194,13 @@ pub struct Health {
 /// What the operator has seen of an MCP server.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+// Until the first status, tools that wait for an object know from this that it has not been seen yet.
+#[schemars(extend("default" = {"observedGeneration": -1}))]
 pub struct MCPServerStatus {
     /// The state in one word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
-    /// Ready, DeploymentReady, ServiceReady and ConfigurationValid.
+    /// Ready, DeploymentReady, ServiceReady and ConfigurationValid; Reconciling or Stalled while it is not Ready.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -214,7 +216,7 @@ pub struct MCPServerStatus {
     /// Address of the server; set only while it is Ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
-    /// Generation of the spec that this status is about.
+    /// Generation of the spec that this status is about; -1 until there is a status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// When the condition Ready last changed its status.

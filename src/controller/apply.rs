@@ -1,75 +1,37 @@
-//! Bringing one child to where it should be: server-side apply, and only when something differs.
+//! Bringing one child to where it is to be, in as few requests as that takes.
+//!
+//! | the child | requests |
+//! |---|---|
+//! | is known to be as wished | none |
+//! | is not known | create; if there is one already, read it |
+//! | was made from another wish, or was changed | read, hand its fields over if it was just created, apply |
+//! | was changed so that apply cannot put it back | replace, hand over, apply |
 
-use std::fmt::Debug;
-use std::sync::Arc;
+use std::time::Instant;
 
-use k8s_openapi::NamespaceResourceScope;
+use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
-use kube::runtime::reflector::ObjectRef;
-use kube::{Api, Client, Resource, ResourceExt};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::build::config_map::short_hash;
 use super::cache::Cache;
+use super::context::{Built, Context};
 use super::drift::{self, Ownership};
 use super::error::{Class, Error};
-use crate::api::{MCPServer, labels};
+use super::item::Item;
+use super::key::Key;
+use super::managed_fields::handed_over;
+use super::observed::Child;
+use super::refusals::Attempt;
+use super::view::View;
+use super::view::child::{ChildKind, ChildView};
+use super::view::server::ServerView;
+use super::wish::Wish;
+use crate::api::labels;
 
-/// A kind that an MCPServer has a child of.
-pub trait ChildKind:
-    Resource<DynamicType = (), Scope = NamespaceResourceScope>
-    + Clone
-    + Debug
-    + Serialize
-    + DeserializeOwned
-    + Send
-    + Sync
-    + 'static
-{
-}
+/// So often the fields of a child are handed over while its own controllers write to it.
+const HANDOVERS: usize = 5;
 
-impl<K> ChildKind for K where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + Debug
-        + Serialize
-        + DeserializeOwned
-        + Send
-        + Sync
-        + 'static
-{
-}
-
-/// A child after the pass has dealt with it.
-#[derive(Clone, Debug)]
-pub enum Child<K> {
-    /// The server needs none.
-    NotWanted,
-    /// It is not there, and was not made for another child's sake.
-    Absent,
-    /// It is there, as we want it.
-    Present(Arc<K>),
-    /// An object of this name is somebody else's; the text names it.
-    Conflict(String),
-    /// It is on its way out; made anew when it is gone. The text says so.
-    Leaving(String),
-    /// It could not be brought up to date, as the text says; with what there is of it.
-    Refused(String, Option<Arc<K>>),
-}
-
-impl<K> Child<K> {
-    /// The object, when it is there.
-    pub fn object(&self) -> Option<&K> {
-        match self {
-            Self::Present(object) | Self::Refused(_, Some(object)) => Some(object),
-            _ => None,
-        }
-    }
-}
-
-/// A write that is no apply, in our name.
+/// A write in our name that is no apply.
 pub fn as_manager() -> PatchParams {
     PatchParams {
         field_manager: Some(labels::MANAGER.to_owned()),
@@ -77,237 +39,312 @@ pub fn as_manager() -> PatchParams {
     }
 }
 
-/// The child as it is, when it is not to be touched.
-pub fn observe<K: ChildKind>(cache: &Cache<K>, server: &MCPServer, name: &str) -> Child<K> {
-    let live = cache.get(&server.namespace().unwrap_or_default(), name);
-    let ours = live.filter(|live| drift::ownership(server, live.meta()) == Ownership::Ours);
-    ours.map_or(Child::Absent, Child::Present)
+/// A POST or PUT in our name.
+fn as_author() -> PostParams {
+    PostParams {
+        field_manager: Some(labels::MANAGER.to_owned()),
+        ..Default::default()
+    }
 }
 
-/// Applies the child if it differs from what is there.
-pub async fn apply<K: ChildKind>(
-    client: &Client,
-    cache: &Cache<K>,
-    server: &MCPServer,
-    desired: &K,
+/// One child of one server, and the way to it.
+struct Place<'a, K: Built> {
+    context: &'a Context,
+    server: &'a ServerView,
+    wish: &'a Wish<K>,
+    key: Key,
+    api: Api<Item<K>>,
+    cache: &'a Cache<ChildView<K>>,
+}
+
+/// A child as it is found by a request.
+struct Live<K: ChildKind> {
+    view: ChildView<K>,
+    object: Value,
+}
+
+/// Makes the child as wished, if it is not.
+pub async fn apply<K: Built>(
+    context: &Context,
+    server: &ServerView,
+    wish: &Wish<K>,
 ) -> Result<Child<K>, Error> {
-    let kind = K::kind(&());
-    let (namespace, name) = (server.namespace().unwrap_or_default(), desired.name_any());
-    let api = Api::<K>::namespaced(client.clone(), &namespace);
-    let not_json = |source| Error::Json {
-        action: format!("building {kind} {name}"),
-        source,
+    let place = Place {
+        context,
+        server,
+        wish,
+        key: server.key.beside(wish.name.as_str()),
+        api: context.api(&server.key),
+        cache: K::cache(context),
     };
-
-    let mut body = serde_json::to_value(desired).map_err(not_json)?;
-    without_empty_lists(&mut body);
-    let hash = short_hash(body.to_string().as_bytes());
-    body["metadata"]["annotations"][labels::APPLIED_HASH] = hash.clone().into();
-
-    let live = match cache.get(&namespace, &name) {
-        Some(live) => Some(live),
-        // The watch selects on a label: what is not in the cache may still be there.
-        None => api
-            .get_opt(&name)
-            .await
-            .map_err(Error::api(format!("reading {kind} {name}")))?
-            .map(Arc::new),
-    };
-    let mut params = PatchParams::apply(labels::MANAGER);
-    if let Some(live) = &live {
-        if let Some(child) = not_to_be_touched(server, &**live) {
+    let known = place.cache.get(&place.key);
+    if let Some(known) = &known {
+        if let Some(child) = place.not_to_be_touched(known) {
             return Ok(child);
         }
-        let settled = cache.settled(live);
-        if !drift::differs(
-            &body,
-            &serde_json::to_value(&**live).map_err(not_json)?,
-            settled.as_ref(),
-        ) {
-            return Ok(Child::Present(live.clone()));
+        if known.equal_to == Some(wish.hash) {
+            context.refusals.forget(&place.name());
+            return Ok(Child::Present(known.clone()));
         }
-        // Not an object of the same name that somebody put in its place meanwhile.
-        body["metadata"]["uid"] = live.meta().uid.clone().into();
-        params = params.force();
     }
-    let key = ObjectRef::new(&name).within(&namespace);
-    if let Some(error) = cache.refused(&key, &hash, live.as_deref()) {
-        return Err(error);
+    let attempt = Attempt::new(wish.hash, server.wish_of(), known.as_deref());
+    let (name, now) = (place.name(), Instant::now());
+    match context.refusals.too_soon(&name, &attempt, now) {
+        Some(Ok(text)) => return Ok(Child::Conflict(text)),
+        Some(Err(error)) => return Err(error),
+        None => {}
     }
-    // A new child is applied without force: an object that appeared meanwhile is not taken over.
-    let action = format!("applying {kind} {name}");
-    let mut applied = api
-        .patch(&name, &params, &Patch::Apply(&body))
-        .await
-        .map_err(Error::api(action));
-    if live.is_some() && applied.as_ref().is_err_and(Error::is_invalid) {
-        match repair(&api, cache, &name, &body).await {
-            Ok(Some(repaired)) => applied = Ok(repaired),
-            Ok(None) => {
-                return Ok(Child::Leaving(format!(
-                    "{kind} {name} is immutable and made anew"
-                )));
+    // An object that was in the way is looked for before another one is sent.
+    let tried = if known.is_some() || context.refusals.conflict_left(&name, now).is_some() {
+        match place.update().await {
+            Ok(None) => place.create().await,
+            updated => updated.map(|child| child.unwrap_or(Child::Absent)),
+        }
+    } else {
+        place.create().await
+    };
+    match &tried {
+        // Nothing was asked of the API server.
+        Err(error) if error.is_not_leading() => {}
+        Err(error) => context
+            .refusals
+            .failed(name, attempt, error, Instant::now()),
+        Ok(Child::Conflict(text)) => {
+            context
+                .refusals
+                .conflict(name, attempt, text.clone(), Instant::now());
+        }
+        Ok(_) => context.refusals.forget(&name),
+    }
+    tried
+}
+
+impl<K: Built> Place<'_, K> {
+    fn name(&self) -> (&'static str, Key) {
+        (kind::<K>(), self.key.clone())
+    }
+
+    fn error(&self, doing: &str) -> impl FnOnce(kube::Error) -> Error + use<K> {
+        Error::api(format!("{doing} {} {}", kind::<K>(), self.key.name))
+    }
+
+    /// What is said of a live object that is somebody else's, or on its way out.
+    fn not_to_be_touched(&self, live: &ChildView<K>) -> Option<Child<K>> {
+        let (kind, name) = (kind::<K>(), &self.key.name);
+        match drift::ownership(&self.server.key.name, self.server.uid(), &live.whose) {
+            Ownership::Foreign => Some(Child::Conflict(format!(
+                "{kind} {name:?} exists and is not this MCPServer's; delete or rename one of the two"
+            ))),
+            Ownership::Leftover => Some(Child::Leaving(format!(
+                "{kind} {name} of a deleted MCPServer is being removed"
+            ))),
+            Ownership::Ours | Ownership::Orphan if live.deleting => {
+                Some(Child::Leaving(format!("{kind} {name} is being deleted")))
             }
-            // Somebody else wrote to it at this moment.
-            Err(error) if error.class() == Class::Transient => return Err(error),
-            // What the API server said first is what the user has to know.
-            Err(error) => tracing::debug!("{error}"),
+            Ownership::Ours | Ownership::Orphan => None,
         }
     }
-    let applied = applied.inspect_err(|error| {
-        if error.class() == Class::Configuration {
-            cache.refuse(key, hash.clone(), live.as_deref(), error);
-        }
-    })?;
-    cache.settle(&applied, hash);
-    let verb = if live.is_some() { "updated" } else { "created" };
-    tracing::info!(%kind, child = name, "{verb} {kind}");
-    Ok(Child::Present(cache.wrote(applied)))
-}
 
-/// What is said of a live object that is somebody else's, or on its way out.
-fn not_to_be_touched<K: ChildKind>(server: &MCPServer, live: &K) -> Option<Child<K>> {
-    let (kind, name) = (K::kind(&()), live.name_any());
-    match drift::ownership(server, live.meta()) {
-        Ownership::Foreign => {
-            let what = format!("{kind} {name:?} exists and is not this MCPServer's");
-            Some(Child::Conflict(format!(
-                "{what}; delete or rename one of the two"
-            )))
-        }
-        Ownership::Leftover => Some(Child::Leaving(format!(
-            "{kind} {name} of a deleted MCPServer is being removed"
-        ))),
-        Ownership::Ours | Ownership::Orphan => {
-            let leaving = live.meta().deletion_timestamp.is_some();
-            leaving.then(|| Child::Leaving(format!("{kind} {name} is being deleted")))
+    /// Creates the child. An object of the name that is there already is never written to by this.
+    async fn create(&self) -> Result<Child<K>, Error> {
+        let item = Item::new(&self.wish.body).map_err(not_json("building", self.wish))?;
+        match self
+            .api
+            .create(&as_author(), &item)
+            .await
+            .map_err(self.error("creating"))
+        {
+            Ok(created) => self.settled(&created, "created"),
+            // When it has gone in this moment, the next try makes it.
+            Err(error) if error.is_there_already() => self.update().await?.ok_or(error),
+            Err(error) => Err(error),
         }
     }
-}
 
-/// The API server keeps no empty lists; applied, they would look taken away ever after.
-fn without_empty_lists(value: &mut Value) {
-    match value {
-        Value::Object(fields) => {
-            fields.retain(|_, value| !value.as_array().is_some_and(Vec::is_empty));
-            fields.values_mut().for_each(without_empty_lists);
-        }
-        Value::Array(items) => items.iter_mut().for_each(without_empty_lists),
-        _ => {}
-    }
-}
-
-/// Field manager of a repair; its entry is taken out again, so that what is ours has one owner.
-const REPAIR: &str = "mcp-operator-repair";
-
-/// Puts back what server-side apply cannot: a child in which somebody put something else in the place of
-/// ours. Nothing when the child had to be deleted, to be made anew.
-async fn repair<K: ChildKind>(
-    api: &Api<K>,
-    cache: &Cache<K>,
-    name: &str,
-    body: &Value,
-) -> Result<Option<K>, Error> {
-    let kind = K::kind(&());
-    let failed = |doing: &str| Error::api(format!("{doing} {kind} {name}"));
-    let json = |source| Error::Json {
-        action: format!("repairing {kind} {name}"),
-        source,
-    };
-    let live = api.get(name).await.map_err(failed("reading"))?;
-    let found = serde_json::to_value(&live).map_err(json)?;
-    if found["immutable"] == true {
-        delete_object(api, cache, &live).await?;
-        return Ok(None);
-    }
-    let repaired: K = serde_json::from_value(drift::repaired(body, &found)).map_err(json)?;
-    let params = PostParams {
-        field_manager: Some(REPAIR.to_owned()),
-        ..Default::default()
-    };
-    api.replace(name, &params, &repaired)
-        .await
-        .map_err(failed("replacing"))?;
-    let params = PatchParams::apply(labels::MANAGER).force();
-    let mut applied = api
-        .patch(name, &params, &Patch::Apply(body))
-        .await
-        .map_err(failed("applying"))?;
-    let params = as_manager();
-    let repaired = loop {
-        let entries = applied.managed_fields().iter();
-        let kept: Vec<_> = entries
-            .filter(|entry| entry.manager.as_deref() != Some(REPAIR))
-            .collect();
-        let owners = json!({"metadata": {"resourceVersion": applied.resource_version(), "managedFields": kept}});
-        match api.patch(name, &params, &Patch::Merge(&owners)).await {
-            Ok(repaired) => break repaired,
-            // Its controllers write to it as well; each conflict means that one of them got on.
-            Err(kube::Error::Api(status)) if status.code == 409 => {
-                applied = api.get(name).await.map_err(failed("reading"))?;
+    /// Looks at the child, and writes to it if it differs. Nothing when it is not there.
+    async fn update(&self) -> Result<Option<Child<K>>, Error> {
+        let Some(live) = self.read().await? else {
+            if let Some(known) = self.cache.get(&self.key) {
+                self.cache.gone(&self.key, known.uid());
             }
-            Err(error) => return Err(failed("repairing")(error)),
+            return Ok(None);
+        };
+        self.change(live).await.map(Some)
+    }
+
+    async fn change(&self, live: Live<K>) -> Result<Child<K>, Error> {
+        if let Some(child) = self.not_to_be_touched(&live.view) {
+            return Ok(child);
         }
-    };
-    tracing::info!(%kind, child = name, "put back what somebody had put in the place of ours");
-    Ok(Some(repaired))
+        if !drift::differs(&self.wish.body, &live.object) {
+            let view = live.view.equal_to(self.wish.hash);
+            return Ok(Child::Present(self.cache.wrote(&self.key, view)));
+        }
+        let live = self.hand_over(live).await?;
+        match self.apply_to(&live).await {
+            Err(error) if error.is_invalid() => match self.repair(live).await {
+                Ok(child) => Ok(child),
+                // Somebody else wrote to it at this moment.
+                Err(error) if error.class() == Class::Transient => Err(error),
+                // What the API server said first is what the user has to know.
+                Err(second) => {
+                    tracing::debug!("{second}");
+                    Err(error)
+                }
+            },
+            applied => applied.and_then(|applied| self.settled(&applied, "updated")),
+        }
+    }
+
+    async fn read(&self) -> Result<Option<Live<K>>, Error> {
+        let found = self
+            .api
+            .get_opt(&self.key.name)
+            .await
+            .map_err(self.error("reading"))?;
+        found.map(|item| self.live(&item)).transpose()
+    }
+
+    fn live(&self, item: &Item<K>) -> Result<Live<K>, Error> {
+        let read = |text| Ok((ChildView::read(text)?, serde_json::from_str(text)?));
+        let (view, object) = read(item.text()).map_err(not_json("reading", self.wish))?;
+        Ok(Live { view, object })
+    }
+
+    /// Makes the fields that we created, or replaced, those of our applies; see [`handed_over`].
+    async fn hand_over(&self, mut live: Live<K>) -> Result<Live<K>, Error> {
+        for _ in 0..HANDOVERS {
+            let Some(entries) = handed_over(&live.object["metadata"]["managedFields"]) else {
+                return Ok(live);
+            };
+            let version = &live.object["metadata"]["resourceVersion"];
+            let owners =
+                json!({"metadata": {"resourceVersion": version, "managedFields": entries}});
+            let patch = Patch::Merge(&owners);
+            let patched = self.api.patch(&self.key.name, &as_manager(), &patch).await;
+            live = match patched.map_err(self.error("applying")) {
+                Ok(patched) => self.live(&patched)?,
+                // Its controllers write to it as well; each conflict means that one of them got on.
+                Err(error) if error.is_conflict() => match self.read().await? {
+                    Some(live) => live,
+                    None => return Err(error),
+                },
+                Err(error) => return Err(error),
+            };
+        }
+        Ok(live)
+    }
+
+    /// Applies the wish to just this object, not to one of the same name that somebody put in its place meanwhile.
+    async fn apply_to(&self, live: &Live<K>) -> Result<Item<K>, Error> {
+        let mut body = self.wish.body.clone();
+        body["metadata"]["uid"] = live.view.uid().into();
+        let params = PatchParams::apply(labels::MANAGER).force();
+        let applied = self
+            .api
+            .patch(&self.key.name, &params, &Patch::Apply(&body))
+            .await;
+        applied.map_err(self.error("applying"))
+    }
+
+    /// Puts back what server-side apply cannot: a child in which somebody put something else in the place of ours.
+    /// The hash, which tells that all is done, is written by the last step.
+    async fn repair(&self, live: Live<K>) -> Result<Child<K>, Error> {
+        if live.object["immutable"] == true {
+            delete(self.context, &self.key, &live.view).await?;
+            let kind = kind::<K>();
+            return Ok(Child::Leaving(format!(
+                "{kind} {} cannot be changed; it is replaced by a new one",
+                self.key.name
+            )));
+        }
+        let mut repaired = drift::repaired(&self.wish.body, &live.object);
+        if let Value::Object(annotations) = &mut repaired["metadata"]["annotations"] {
+            annotations.remove(labels::APPLIED_HASH);
+        }
+        let item = Item::new(&repaired).map_err(not_json("repairing", self.wish))?;
+        let replaced = self.api.replace(&self.key.name, &as_author(), &item).await;
+        let replaced = self.live(&replaced.map_err(self.error("replacing"))?)?;
+        let live = self.hand_over(replaced).await?;
+        let applied = self.apply_to(&live).await?;
+        self.settled(&applied, "repaired")
+    }
+
+    /// Notes what the API server made of the wish: as long as nobody changes that, there is nothing to do.
+    fn settled(&self, answer: &Item<K>, verb: &'static str) -> Result<Child<K>, Error> {
+        let view = ChildView::<K>::read(answer.text()).map_err(not_json("reading", self.wish))?;
+        let kind = kind::<K>();
+        tracing::info!(%kind, child = &*self.key.name, "{verb} {kind}");
+        let view = view.equal_to(self.wish.hash);
+        Ok(Child::Present(self.cache.wrote(&self.key, view)))
+    }
+}
+
+fn not_json<K>(doing: &str, wish: &Wish<K>) -> impl FnOnce(serde_json::Error) -> Error + use<K> {
+    let action = format!("{doing} {}", wish.name);
+    move |source| Error::Json { action, source }
+}
+
+fn kind<K: ChildKind>() -> &'static str {
+    // A static kind has a static name.
+    match K::kind(&()) {
+        std::borrow::Cow::Borrowed(kind) => kind,
+        std::borrow::Cow::Owned(_) => "child",
+    }
 }
 
 /// Deletes the child that is no longer wanted, if it is there and ours.
-pub async fn prune<K: ChildKind>(
-    client: &Client,
-    cache: &Cache<K>,
-    server: &MCPServer,
-    name: &str,
+pub async fn prune<K: Built>(
+    context: &Context,
+    server: &ServerView,
+    key: &Key,
 ) -> Result<(), Error> {
-    let namespace = server.namespace().unwrap_or_default();
-    let Some(live) = cache.get(&namespace, name) else {
+    context.refusals.forget(&(kind::<K>(), key.clone()));
+    let Some(live) = K::cache(context).get(key) else {
         return Ok(());
     };
-    let ours = matches!(
-        drift::ownership(server, live.meta()),
-        Ownership::Ours | Ownership::Orphan
-    );
-    if !ours || live.meta().deletion_timestamp.is_some() {
+    let ownership = drift::ownership(&server.key.name, server.uid(), &live.whose);
+    if !matches!(ownership, Ownership::Ours | Ownership::Orphan) || live.deleting {
         return Ok(());
     }
-    delete(client, cache, &*live).await
+    delete(context, key, &live).await
 }
 
 /// Deletes just this object; what it owns goes after it.
-pub async fn delete<K: ChildKind>(
-    client: &Client,
-    cache: &Cache<K>,
-    live: &K,
+pub async fn delete<K: Built>(
+    context: &Context,
+    key: &Key,
+    live: &ChildView<K>,
 ) -> Result<(), Error> {
-    let api = Api::<K>::namespaced(client.clone(), &live.namespace().unwrap_or_default());
-    delete_object(&api, cache, live).await
-}
-
-async fn delete_object<K: ChildKind>(
-    api: &Api<K>,
-    cache: &Cache<K>,
-    live: &K,
-) -> Result<(), Error> {
-    let kind = K::kind(&());
-    let name = live.name_any();
+    let (kind, cache) = (kind::<K>(), K::cache(context));
     let params = DeleteParams {
         propagation_policy: Some(PropagationPolicy::Background),
         preconditions: Some(Preconditions {
-            uid: live.uid(),
+            uid: Some(live.uid().to_owned()),
             resource_version: None,
         }),
         ..Default::default()
     };
+    let api = context.api::<K>(key);
     match api
-        .delete(&name, &params)
+        .delete(&key.name, &params)
         .await
-        .map_err(Error::api(format!("deleting {kind} {name}")))
+        .map_err(Error::api(format!("deleting {kind} {}", key.name)))
     {
-        Ok(_) => tracing::info!(%kind, child = name, "deleted {kind}"),
+        Ok(answer) => {
+            tracing::info!(%kind, child = &*key.name, "deleted {kind}");
+            // Somebody's finalizer may keep it.
+            let left = answer
+                .left()
+                .and_then(|item| ChildView::<K>::read(item.text()).ok());
+            if let Some(left) = left.filter(|left| left.deleting) {
+                cache.wrote(key, left);
+                return Ok(());
+            }
+        }
         Err(error) if error.is_not_found() => {}
         Err(error) => return Err(error),
     }
-    cache.gone(live);
+    cache.gone(key, live.uid());
     Ok(())
 }

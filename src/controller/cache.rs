@@ -1,411 +1,391 @@
-//! What the watches have seen, ahead of them by what we wrote ourselves.
+//! The newest view of each object of a kind: the watch's, or that of our own last write where it is ahead.
 //!
-//! A pass may begin before the watch has brought back what the last one wrote. Seen through the bare
-//! cache that write would be missing, and would be done again.
+//! A pass may begin before the watch has shown what the last pass wrote. Without that write in view it would be
+//! done again.
 
 use std::collections::HashMap;
-use std::fmt::Debug;
-use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::Pod;
-use kube::runtime::reflector::{ObjectRef, Store, store::WriterDropped};
-use kube::runtime::watcher::Event;
-use kube::{Resource, ResourceExt};
+use super::key::Key;
+use super::view::View;
 
-use super::error::{CONFIGURATION_RETRY, Error, Subject};
-use crate::api::labels;
+/// No answer to a write, and no event of a watch, comes later than this after the object's deletion was seen.
+const LATE: Duration = Duration::from_mins(5);
 
-/// A watched kind, by namespace and name.
-pub struct Cache<K: Resource<DynamicType = ()> + Clone + 'static> {
-    store: Store<K>,
-    written: Mutex<HashMap<ObjectRef<K>, Written<K>>>,
-    settled: Mutex<HashMap<ObjectRef<K>, Settled>>,
-    refused: Mutex<HashMap<ObjectRef<K>, Refused>>,
-    /// Uids that the watch has shown deleted, and when. The answer to a write may come later than that.
-    deleted: Mutex<HashMap<String, Instant>>,
+/// The views of a kind, by name.
+pub struct Cache<V>(Mutex<Inner<V>>);
+
+struct Inner<V> {
+    views: HashMap<Key, Entry<V>>,
+    /// The list that the watch is in the midst of: when it began, and what it has shown.
+    listing: Option<(Instant, HashMap<Key, Entry<V>>)>,
+    /// Uids of objects that have gone, and since when.
+    gone: HashMap<Box<str>, Instant>,
 }
 
-/// No answer to a write comes later than this after the object's deletion was seen.
-const LATE_ANSWER: Duration = Duration::from_mins(5);
-
-enum Written<K> {
-    /// We wrote this; the watch has not shown it yet.
-    Object(Arc<K>),
-    /// We deleted the object of this uid; the watch has not shown it yet.
-    Gone(String),
+struct Entry<V> {
+    view: Arc<V>,
+    /// When we wrote it, until the watch shows it.
+    written: Option<Instant>,
 }
 
-/// What the API server did not take.
-#[derive(Clone, Debug)]
-struct Refused {
-    hash: String,
-    state: Option<String>,
-    when: Instant,
-    text: String,
-    subject: Subject,
+/// What an event did to a cache.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Change<V> {
+    /// The object as it was known before.
+    pub before: Option<Arc<V>>,
+    /// As it is known now.
+    pub after: Option<Arc<V>>,
 }
 
-/// What the API server made of what we applied: as long as neither changes there is nothing to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settled {
-    /// Hash of what was applied.
-    pub hash: String,
-    /// The object's resourceVersion after that.
-    pub resource_version: Option<String>,
-    /// The object's generation after that, for kinds that have one.
-    pub generation: Option<i64>,
+impl<V> Default for Cache<V> {
+    fn default() -> Self {
+        Self(Mutex::new(Inner {
+            views: HashMap::new(),
+            listing: None,
+            gone: HashMap::new(),
+        }))
+    }
 }
 
-impl<K: Resource<DynamicType = ()> + Clone + Debug + 'static> Cache<K> {
-    /// A cache over the store that the watch fills.
-    pub fn new(store: Store<K>) -> Self {
-        Self {
-            store,
-            written: Mutex::default(),
-            settled: Mutex::default(),
-            refused: Mutex::default(),
-            deleted: Mutex::default(),
+impl<V: View> Cache<V> {
+    /// The newest view of the object of this name.
+    pub fn get(&self, key: &Key) -> Option<Arc<V>> {
+        Some(self.lock().views.get(key)?.view.clone())
+    }
+
+    /// The newest view of this very object, also while it is being listed.
+    pub fn known(&self, key: &Key, uid: &str) -> Option<Arc<V>> {
+        self.get(key).filter(|view| view.uid() == uid)
+    }
+
+    /// Calls back with every view.
+    pub fn each(&self, mut see: impl FnMut(&V)) {
+        self.lock()
+            .views
+            .values()
+            .for_each(|entry| see(&entry.view));
+    }
+
+    /// How many objects there are.
+    pub fn len(&self) -> usize {
+        self.lock().views.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes in the answer to a request of ours, unless something newer is known.
+    pub fn wrote(&self, key: &Key, view: V) -> Arc<V> {
+        let view = Arc::new(view);
+        let mut inner = self.lock();
+        let newer = inner
+            .views
+            .get(key)
+            .is_some_and(|entry| entry.view.version() > view.version());
+        if !newer && !inner.gone.contains_key(view.uid()) {
+            let written = Some(Instant::now());
+            let entry = Entry {
+                view: view.clone(),
+                written,
+            };
+            inner.views.insert(key.clone(), entry);
         }
+        view
     }
 
-    /// Waits until the watch has listed everything once.
-    pub async fn wait_until_ready(&self) -> Result<(), WriterDropped> {
-        self.store.wait_until_ready().await
-    }
-
-    /// The newest state known here.
-    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
-        let key = ObjectRef::new(name).within(namespace);
-        let cached = self.store.get(&key);
-        match (cached, lock(&self.written).get(&key)) {
-            (Some(cached), Some(Written::Object(written)))
-                if version(&*cached) >= version(&**written) =>
-            {
-                Some(cached)
-            }
-            (_, Some(Written::Object(written))) => Some(written.clone()),
-            (Some(cached), Some(Written::Gone(uid))) => {
-                (cached.meta().uid.as_ref() != Some(uid)).then_some(cached)
-            }
-            (cached, _) => cached,
-        }
-    }
-
-    /// All that the watch has shown.
-    pub fn all(&self) -> Vec<Arc<K>> {
-        self.store.state()
-    }
-
-    /// Notes what a write of ours returned, unless the watch is already past it.
-    pub fn wrote(&self, object: K) -> Arc<K> {
-        let object = Arc::new(object);
-        let key = ObjectRef::from_obj(&*object);
-        let mut written = lock(&self.written);
-        let seen = self
-            .store
-            .get(&key)
-            .is_some_and(|seen| version(&*seen) >= version(&*object));
-        let uid = object.meta().uid.as_ref();
-        if !seen && !uid.is_some_and(|uid| lock(&self.deleted).contains_key(uid)) {
-            written.insert(key, Written::Object(object.clone()));
-        }
-        object
-    }
-
-    /// Notes that a write of ours made the object go, unless the watch has shown that already.
-    pub fn gone(&self, object: &K) {
-        let key = ObjectRef::from_obj(object);
-        let mut written = lock(&self.written);
-        if self
-            .store
-            .get(&key)
-            .is_some_and(|seen| seen.meta().uid == object.meta().uid)
+    /// The object of this uid has gone, as an answer to a request of ours says.
+    pub fn gone(&self, key: &Key, uid: &str) {
+        let mut inner = self.lock();
+        if inner
+            .views
+            .get(key)
+            .is_some_and(|entry| entry.view.uid() == uid)
         {
-            written.insert(
-                key,
-                Written::Gone(object.meta().uid.clone().unwrap_or_default()),
-            );
-        } else {
-            written.remove(&key);
+            inner.views.remove(key);
         }
+        inner.bury(uid);
     }
 
-    /// What the API server made of our last write, if the object is still the one we wrote.
-    pub fn settled(&self, object: &K) -> Option<Settled> {
-        lock(&self.settled)
-            .get(&ObjectRef::from_obj(object))
-            .cloned()
-    }
-
-    /// Notes what the API server made of a write.
-    pub fn settle(&self, object: &K, hash: String) {
-        let settled = Settled {
-            hash,
-            resource_version: object.resource_version(),
-            generation: object.meta().generation,
+    /// Takes in what the watch shows. Nothing when it is known already, or when a pass would find the same.
+    pub fn shown(&self, key: &Key, view: V) -> Option<Change<V>> {
+        let view = Arc::new(view);
+        let mut inner = self.lock();
+        if inner.gone.contains_key(view.uid()) {
+            return None;
+        }
+        let entry = Entry {
+            view: view.clone(),
+            written: None,
         };
-        lock(&self.settled).insert(ObjectRef::from_obj(object), settled);
-    }
-
-    /// The error of having applied just this to just this state before, if that is not long ago.
-    pub fn refused(&self, key: &ObjectRef<K>, hash: &str, live: Option<&K>) -> Option<Error> {
-        let refused = lock(&self.refused);
-        let refused = refused.get(key)?;
-        let same = refused.hash == hash && refused.state == state(live);
-        (same && refused.when.elapsed() < CONFIGURATION_RETRY).then(|| Error::Refused {
-            text: refused.text.clone(),
-            subject: refused.subject,
+        let before = match inner.views.get_mut(key) {
+            Some(known) if known.view.version() >= view.version() => {
+                if known.view.version() == view.version() {
+                    known.written = None;
+                }
+                return None;
+            }
+            Some(known) => Some(std::mem::replace(known, entry).view),
+            None => {
+                inner.views.insert(key.clone(), entry);
+                None
+            }
+        };
+        let same = before.as_ref().is_some_and(|before| before.same(&view));
+        (!same).then_some(Change {
+            before,
+            after: Some(view),
         })
     }
 
-    /// Notes that the API server did not take this.
-    pub fn refuse(&self, key: ObjectRef<K>, hash: String, live: Option<&K>, error: &Error) {
-        let (text, subject) = (error.to_string(), error.subject());
-        let refused = Refused {
-            hash,
-            state: state(live),
-            when: Instant::now(),
-            text,
-            subject,
-        };
-        lock(&self.refused).insert(key, refused);
+    /// The watch shows that this object has gone.
+    pub fn deleted(&self, key: &Key, uid: &str) -> Option<Change<V>> {
+        let mut inner = self.lock();
+        inner.bury(uid);
+        let is_it = inner
+            .views
+            .get(key)
+            .is_some_and(|entry| entry.view.uid() == uid);
+        let before = is_it.then(|| inner.views.remove(key)).flatten()?.view;
+        Some(Change {
+            before: Some(before),
+            after: None,
+        })
     }
 
-    /// Forgets what the watch has now shown. To be called after the store took the event.
-    pub fn observe(&self, event: &Event<K>) {
-        match event {
-            Event::Apply(object) | Event::InitApply(object) => {
-                let mut written = lock(&self.written);
-                let key = ObjectRef::from_obj(object);
-                let seen = match written.get(&key) {
-                    Some(Written::Object(written)) => version(object) >= version(&**written),
-                    Some(Written::Gone(uid)) => object.meta().uid.as_ref() != Some(uid),
-                    None => false,
-                };
-                if seen {
-                    written.remove(&key);
-                }
-            }
-            Event::Delete(object) => {
-                let key = ObjectRef::from_obj(object);
-                let mut written = lock(&self.written);
-                let seen = match written.get(&key) {
-                    Some(Written::Object(written)) => {
-                        version(object) >= version(&**written)
-                            || object.meta().uid == written.meta().uid
-                    }
-                    Some(Written::Gone(uid)) => object.meta().uid.as_ref() == Some(uid),
-                    None => false,
-                };
-                if seen {
-                    written.remove(&key);
-                }
-                lock(&self.settled).remove(&key);
-                lock(&self.refused).remove(&key);
-                let mut deleted = lock(&self.deleted);
-                deleted.retain(|_, when| when.elapsed() < LATE_ANSWER);
-                deleted.extend(object.meta().uid.clone().map(|uid| (uid, Instant::now())));
-            }
-            // Everything was listed anew: what vanished meanwhile is never shown as deleted.
-            Event::InitDone => lock(&self.written).clear(),
-            Event::Init => {}
+    /// The watch begins to list everything.
+    pub fn list_begins(&self) {
+        self.lock().listing = Some((Instant::now(), HashMap::new()));
+    }
+
+    /// The list holds this object.
+    pub fn listed(&self, key: &Key, view: V) {
+        let mut inner = self.lock();
+        if inner.gone.contains_key(view.uid()) {
+            return;
+        }
+        let entry = Entry {
+            view: Arc::new(view),
+            written: None,
+        };
+        if let Some((_, listing)) = &mut inner.listing {
+            listing.insert(key.clone(), entry);
         }
     }
+
+    /// The list is over. All that was there before or is there now may have changed: an object that went during
+    /// the gap is never shown as deleted.
+    pub fn list_ends(&self) -> Vec<Change<V>> {
+        let mut inner = self.lock();
+        let Some((since, listing)) = inner.listing.take() else {
+            return Vec::new();
+        };
+        let mut before = std::mem::replace(&mut inner.views, listing);
+        let mut changes = Vec::with_capacity(inner.views.len());
+        // What we wrote since the list began may be newer than the list.
+        let ahead: Vec<_> = before
+            .iter()
+            .filter(|(key, entry)| {
+                let listed = inner.views.get(*key).map(|listed| listed.view.version());
+                let is_newer = listed.is_none_or(|listed| listed < entry.view.version());
+                is_newer && entry.written.is_some_and(|written| written >= since)
+            })
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in ahead {
+            if let Some(entry) = before.get(&key) {
+                let entry = Entry {
+                    view: entry.view.clone(),
+                    written: entry.written,
+                };
+                inner.views.insert(key, entry);
+            }
+        }
+        for (key, entry) in &inner.views {
+            changes.push(Change {
+                before: before.remove(key).map(|entry| entry.view),
+                after: Some(entry.view.clone()),
+            });
+        }
+        for entry in before.into_values() {
+            inner.bury(entry.view.uid());
+            changes.push(Change {
+                before: Some(entry.view),
+                after: None,
+            });
+        }
+        inner.views.shrink_to_fit();
+        changes
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner<V>> {
+        lock(&self.0)
+    }
 }
 
-/// What tells whether somebody changed an object: its generation, where its status has none of its own.
-fn state<K: Resource>(live: Option<&K>) -> Option<String> {
-    let meta = live?.meta();
-    let generation = meta.generation.map(|generation| generation.to_string());
-    Some(format!(
-        "{:?} {:?}",
-        meta.uid,
-        generation.or_else(|| meta.resource_version.clone())
-    ))
+impl<V> Inner<V> {
+    fn bury(&mut self, uid: &str) {
+        self.gone.retain(|_, since| since.elapsed() < LATE);
+        self.gone.insert(uid.into(), Instant::now());
+    }
 }
 
-/// Versions of one kind grow (Kubernetes says so since 1.35, and it always was so).
-fn version<K: Resource>(object: &K) -> u64 {
-    object
-        .meta()
-        .resource_version
-        .as_deref()
-        .and_then(|version| version.parse().ok())
-        .unwrap_or(0)
-}
-
-/// The maps behind these locks are whole at every moment; a panic elsewhere does not spoil them.
+/// What is behind these locks is whole at every moment, so a panic elsewhere does not spoil it.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The pods of all servers, by server.
-#[derive(Default)]
-pub struct Pods {
-    by_server: Mutex<HashMap<ServerKey, HashMap<String, Arc<Pod>>>>,
-    listing: Mutex<HashMap<ServerKey, HashMap<String, Arc<Pod>>>>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct ServerKey {
-    namespace: String,
-    name: String,
-}
-
-impl Pods {
-    /// The pods of a server, by name.
-    pub fn of(&self, namespace: &str, name: &str) -> Vec<Arc<Pod>> {
-        let key = ServerKey {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-        };
-        let mut pods: Vec<_> = lock(&self.by_server)
-            .get(&key)
-            .map(|pods| pods.values().cloned().collect())
-            .unwrap_or_default();
-        pods.sort_by_key(|pod| pod.name_any());
-        pods
-    }
-
-    /// Takes in what the watch shows.
-    pub fn observe(&self, event: &Event<Pod>) {
-        match event {
-            Event::Apply(pod) => insert(&mut lock(&self.by_server), pod),
-            Event::Delete(pod) => {
-                if let Some(key) = server_key(pod) {
-                    let mut by_server = lock(&self.by_server);
-                    if let Some(pods) = by_server.get_mut(&key) {
-                        pods.remove(&pod.name_any());
-                        if pods.is_empty() {
-                            by_server.remove(&key);
-                        }
-                    }
-                }
-            }
-            Event::Init => lock(&self.listing).clear(),
-            Event::InitApply(pod) => insert(&mut lock(&self.listing), pod),
-            Event::InitDone => *lock(&self.by_server) = std::mem::take(&mut *lock(&self.listing)),
-        }
-    }
-}
-
-fn insert(pods: &mut HashMap<ServerKey, HashMap<String, Arc<Pod>>>, pod: &Pod) {
-    if let Some(key) = server_key(pod) {
-        pods.entry(key)
-            .or_default()
-            .insert(pod.name_any(), Arc::new(pod.clone()));
-    }
-}
-
-fn server_key(pod: &Pod) -> Option<ServerKey> {
-    Some(ServerKey {
-        namespace: pod.namespace()?,
-        name: pod.labels().get(labels::INSTANCE)?.clone(),
-    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use k8s_openapi::api::core::v1::ConfigMap;
-    use kube::runtime::reflector::{store, store::Writer};
-    use serde_json::json;
 
-    fn object(uid: &str, version: u64) -> ConfigMap {
-        serde_json::from_value(json!({"metadata":
-            {"name": "a", "namespace": "n", "uid": uid, "resourceVersion": version.to_string()}}))
-        .unwrap()
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    struct Thing {
+        uid: &'static str,
+        version: u64,
+        word: &'static str,
     }
 
-    /// A watch that has listed nothing yet, and its cache.
-    struct Watched(Writer<ConfigMap>, Cache<ConfigMap>);
-
-    impl Watched {
-        fn new() -> Self {
-            let (reader, writer) = store();
-            let mut watched = Self(writer, Cache::new(reader));
-            watched.shows(Event::Init);
-            watched.shows(Event::InitDone);
-            watched
+    impl View for Thing {
+        fn uid(&self) -> &str {
+            self.uid
         }
 
-        fn shows(&mut self, event: Event<ConfigMap>) {
-            self.0.apply_watcher_event(&event);
-            self.1.observe(&event);
+        fn version(&self) -> u64 {
+            self.version
         }
 
-        fn version(&self) -> Option<String> {
-            self.1
-                .get("n", "a")
-                .and_then(|object| object.resource_version())
+        fn same(&self, other: &Self) -> bool {
+            (self.uid, self.word) == (other.uid, other.word)
         }
+    }
 
-        fn is_clean(&self) -> bool {
-            lock(&self.1.written).is_empty()
-        }
+    fn thing(uid: &'static str, version: u64, word: &'static str) -> Thing {
+        Thing { uid, version, word }
+    }
+
+    fn key(name: &str) -> Key {
+        Key::new("n", name)
+    }
+
+    fn version(cache: &Cache<Thing>) -> Option<u64> {
+        cache.get(&key("a")).map(|view| view.version)
     }
 
     #[test]
-    fn a_write_is_seen_before_the_watch_brings_it_and_forgotten_after() {
-        let mut watched = Watched::new();
-        watched.1.wrote(object("u", 5));
-        assert_eq!(watched.version().as_deref(), Some("5"));
-        watched.shows(Event::Apply(object("u", 4)));
+    fn a_write_is_in_view_before_the_watch_shows_it_and_is_no_news_after() {
+        let cache = Cache::default();
+        cache.wrote(&key("a"), thing("u", 5, "x"));
+        assert_eq!(version(&cache), Some(5));
         assert_eq!(
-            watched.version().as_deref(),
-            Some("5"),
+            cache.shown(&key("a"), thing("u", 4, "w")),
+            None,
             "the watch is behind"
         );
-        watched.shows(Event::Apply(object("u", 5)));
-        assert!(watched.is_clean());
-        watched.shows(Event::Apply(object("u", 6)));
-        watched.1.wrote(object("u", 5));
+        assert_eq!(version(&cache), Some(5));
         assert_eq!(
-            watched.version().as_deref(),
-            Some("6"),
-            "the answer comes after the watch"
+            cache.shown(&key("a"), thing("u", 5, "x")),
+            None,
+            "our own write"
         );
-        assert!(watched.is_clean());
+        assert_eq!(
+            cache.shown(&key("a"), thing("u", 6, "x")),
+            None,
+            "nothing that a pass reads"
+        );
+        assert!(
+            cache.shown(&key("a"), thing("u", 7, "y")).is_some(),
+            "somebody's change"
+        );
+        cache.wrote(&key("a"), thing("u", 6, "x"));
+        assert_eq!(version(&cache), Some(7), "the answer comes after the watch");
     }
 
     #[test]
-    fn a_deletion_is_seen_at_once_and_a_successor_is_not_taken_for_it() {
-        let mut watched = Watched::new();
-        watched.shows(Event::Apply(object("u", 5)));
-        watched.1.gone(&object("u", 5));
-        assert_eq!(watched.version(), None);
-        watched.shows(Event::Apply(object("u", 6)));
-        assert_eq!(watched.version(), None, "its last change");
-        watched.shows(Event::Delete(object("u", 7)));
-        assert!(watched.is_clean());
-        watched.shows(Event::Apply(object("v", 8)));
-        assert_eq!(watched.version().as_deref(), Some("8"));
-        watched.1.gone(&object("u", 5));
+    fn a_deletion_is_in_view_at_once_and_a_successor_is_not_taken_for_it() {
+        let cache = Cache::default();
+        cache.shown(&key("a"), thing("u", 5, "x"));
+        cache.gone(&key("a"), "u");
+        assert_eq!(version(&cache), None);
         assert_eq!(
-            watched.version().as_deref(),
-            Some("8"),
+            cache.shown(&key("a"), thing("u", 6, "y")),
+            None,
+            "its last change"
+        );
+        assert_eq!(cache.deleted(&key("a"), "u"), None, "known already");
+        assert!(cache.shown(&key("a"), thing("v", 8, "x")).is_some());
+        cache.gone(&key("a"), "u");
+        assert_eq!(
+            version(&cache),
+            Some(8),
             "the answer comes after the successor"
         );
-        assert!(watched.is_clean());
     }
 
     #[test]
     fn an_answer_that_comes_after_the_deletion_brings_no_ghost() {
-        let mut watched = Watched::new();
-        watched.shows(Event::Apply(object("u", 5)));
-        watched.shows(Event::Delete(object("u", 7)));
-        watched.1.wrote(object("u", 6));
-        assert_eq!(watched.version(), None);
-        watched.1.wrote(object("v", 8));
+        let cache = Cache::default();
+        cache.shown(&key("a"), thing("u", 5, "x"));
+        assert!(cache.deleted(&key("a"), "u").is_some());
+        cache.wrote(&key("a"), thing("u", 6, "x"));
+        assert_eq!(version(&cache), None);
+        cache.wrote(&key("a"), thing("v", 8, "x"));
+        assert_eq!(version(&cache), Some(8), "a successor is no ghost");
+    }
+
+    #[test]
+    fn a_list_tells_what_was_and_what_is() {
+        let cache = Cache::default();
+        for (name, uid) in [("a", "u"), ("b", "v")] {
+            cache.shown(&key(name), thing(uid, 5, "x"));
+        }
+        cache.list_begins();
+        cache.listed(&key("b"), thing("v", 9, "y"));
+        cache.listed(&key("c"), thing("w", 8, "x"));
         assert_eq!(
-            watched.version().as_deref(),
-            Some("8"),
-            "a successor is no ghost"
+            version(&cache),
+            Some(5),
+            "until the list is over nothing has gone"
         );
-        watched.shows(Event::Delete(object("v", 9)));
-        assert_eq!(watched.version(), None);
-        assert!(watched.is_clean());
+        let mut changes: Vec<_> = cache
+            .list_ends()
+            .into_iter()
+            .map(|change| {
+                [change.before, change.after].map(|view| view.map(|view| (view.uid, view.version)))
+            })
+            .collect();
+        changes.sort_unstable();
+        let expected = [
+            [None, Some(("w", 8))],
+            [Some(("u", 5)), None],
+            [Some(("v", 5)), Some(("v", 9))],
+        ];
+        assert_eq!(changes, expected);
+        assert_eq!(version(&cache), None);
+    }
+
+    #[test]
+    fn a_list_takes_back_neither_what_we_wrote_meanwhile_nor_what_we_deleted() {
+        let cache = Cache::default();
+        cache.wrote(&key("old"), thing("o", 3, "x"));
+        // Clocks of this kind may stand still between two looks.
+        std::thread::sleep(Duration::from_millis(2));
+        cache.list_begins();
+        cache.wrote(&key("a"), thing("u", 12, "x"));
+        cache.gone(&key("b"), "v");
+        cache.listed(&key("b"), thing("v", 9, "x"));
+        cache.list_ends();
+        assert_eq!(version(&cache), Some(12));
+        assert!(
+            cache.get(&key("b")).is_none(),
+            "deleted since the list was made"
+        );
+        assert!(
+            cache.get(&key("old")).is_none(),
+            "written before the list, and not in it"
+        );
     }
 }

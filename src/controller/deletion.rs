@@ -1,87 +1,167 @@
-//! Taking a server down: its Deployment goes, its pods get their time, then the finalizer goes. No pass
-//! waits; each looks, acts, and says when to look again.
+//! Deleting a server: its Deployment goes, its pods get their time, then the finalizer goes. No pass waits: each looks,
+//! acts, and says when to look again.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::Patch;
-use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
 use super::apply;
-use super::cache::Cache;
+use super::context::{Context, is_ours};
 use super::error::{Class, Error};
-use crate::api::{MCPServer, labels};
+use super::events;
+use super::queue::Next;
+use super::report;
+use super::status::{self, About};
+use super::view::View;
+use super::view::child::ChildView;
+use super::view::server::ServerView;
+use crate::api::labels;
 
 /// Pods get this long; then the finalizer goes all the same.
 const LIMIT: Duration = Duration::from_secs(30);
 /// A pass looks again after this long; the pods' end wakes it earlier.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
+/// The garbage collector's finalizer of an object whose children are to stay.
+const ORPHAN: &str = "orphan";
+
 /// What is left to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Nothing: the finalizer has gone; the rest is other finalizers' or the garbage collector's.
-    Done,
     /// Look again after this long.
     Wait(Duration),
     /// The finalizer can go.
     RemoveFinalizer,
 }
 
-/// What is to be done, given whether children still run.
-pub fn step(server: &MCPServer, deployment_exists: bool, pods: usize, now: Timestamp) -> Step {
-    if !labels::has_finalizer(server) {
-        return Step::Done;
-    }
-    let since = server
-        .metadata
-        .deletion_timestamp
-        .as_ref()
-        .map_or(now, |time| time.0);
-    let elapsed = Duration::try_from(now.duration_since(since)).unwrap_or_default();
+/// What is to be done, given whether children still run, and how long ago the deletion was first seen. By a clock that
+/// nobody sets: a jump of the wall clock would take the pods' time away.
+pub fn step(deployment_exists: bool, pods: usize, elapsed: Duration) -> Step {
     if (!deployment_exists && pods == 0) || elapsed >= LIMIT {
         return Step::RemoveFinalizer;
     }
     Step::Wait(LIMIT.saturating_sub(elapsed).min(LOOK_AGAIN))
 }
 
-/// Marks the Deployment and deletes it. The mark is on its own metadata: on the pod template it would
-/// start a rollout.
-pub async fn take_down(
-    client: &Client,
-    cache: &Cache<Deployment>,
-    deployment: &Deployment,
-    now: Timestamp,
+/// How long ago this process first saw that the server is being deleted.
+fn elapsed(context: &Context, server: &ServerView) -> Duration {
+    let seen = |memory: &mut super::memory::Memory| {
+        *memory.deleting_since.get_or_insert_with(Instant::now)
+    };
+    context
+        .memories
+        .of(&server.key, server.uid(), seen)
+        .elapsed()
+}
+
+/// One pass over a server that is being deleted.
+pub async fn pass(context: &Context, server: &ServerView) -> Result<Next, Error> {
+    if !server.has_finalizer() {
+        return Ok(Next::OnChange);
+    }
+    // `kubectl delete --cascade=orphan`: the children are to stay, and run on.
+    if server
+        .finalizers
+        .iter()
+        .any(|finalizer| finalizer == ORPHAN)
+    {
+        remove_finalizer(context, server).await?;
+        context.publisher.publish(server, &events::orphaned());
+        return Ok(Next::OnChange);
+    }
+    tell(context, server).await;
+    let deployment = context.deployments.get(&server.key);
+    // Not one without an owner: the collector takes the references away from what is to stay.
+    let ours = |live: &ChildView<Deployment>| is_ours(server, live);
+    // The pods of a Deployment that stays are not waited for.
+    let stays = deployment.as_ref().is_some_and(|live| !ours(live));
+    let refused = match deployment.filter(|live| ours(live)) {
+        Some(live) => delete(context, server, &live).await,
+        None => Ok(()),
+    };
+    let exists = context
+        .deployments
+        .get(&server.key)
+        .is_some_and(|live| ours(&live));
+    // The write of the status has made the version newer.
+    let Some(server) = context.servers.known(&server.key, server.uid()) else {
+        return Ok(Next::OnChange);
+    };
+    let pods = if stays {
+        0
+    } else {
+        context.pods.count(&server.key)
+    };
+    match step(exists, pods, elapsed(context, &server)) {
+        Step::Wait(time) => refused.map(|()| Next::In(time)),
+        // Also when the Deployment cannot be deleted: the server does not stay for ever because of that.
+        Step::RemoveFinalizer => {
+            if let Err(error) = refused {
+                tracing::warn!("given up: {error}");
+            }
+            remove_finalizer(context, &server).await?;
+            context.publisher.publish(&server, &events::deleted(pods));
+            Ok(Next::OnChange)
+        }
+    }
+}
+
+/// When a failed pass over a server that is being deleted is to be followed by another one, at the latest.
+pub fn retry_within(context: &Context, server: &ServerView) -> Duration {
+    match step(true, 0, elapsed(context, server)) {
+        Step::Wait(time) => time,
+        Step::RemoveFinalizer => LOOK_AGAIN,
+    }
+}
+
+/// Writes the status. One that cannot be written keeps nothing from going.
+async fn tell(context: &Context, server: &ServerView) {
+    let (object, _) = server.readable();
+    let old = server.status();
+    let about = About {
+        server: &object,
+        old: old.as_ref(),
+        hint: "",
+    };
+    let terminating = status::terminating(about, &context.observe(server), Timestamp::now());
+    if let Err(error) = report::write(context, server, old.as_ref(), &terminating, &[]).await {
+        tracing::warn!("{error}");
+    }
+}
+
+/// Marks the Deployment and deletes it. The mark is on its own metadata: on the pod template it would start a rollout.
+async fn delete(
+    context: &Context,
+    server: &ServerView,
+    live: &ChildView<Deployment>,
 ) -> Result<(), Error> {
-    if deployment.metadata.deletion_timestamp.is_some() {
+    if live.deleting {
         return Ok(());
     }
-    let name = deployment.name_any();
-    let api =
-        Api::<Deployment>::namespaced(client.clone(), &deployment.namespace().unwrap_or_default());
-    if !deployment
-        .annotations()
-        .contains_key(labels::GRACEFUL_SHUTDOWN)
-    {
-        let mark = json!({"metadata": {
-            "uid": deployment.uid(),
-            "annotations": {labels::GRACEFUL_SHUTDOWN: now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()}
-        }});
-        let params = apply::as_manager();
-        let action = format!("marking Deployment {name} for shutdown");
-        match api
-            .patch(&name, &params, &Patch::Merge(&mark))
-            .await
-            .map_err(Error::api(action))
-        {
+    let (key, uid) = (&server.key, live.uid());
+    if !live.is_marked {
+        let since = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let mark =
+            json!({"metadata": {"uid": uid, "annotations": {labels::GRACEFUL_SHUTDOWN: since}}});
+        let api = context.api::<Deployment>(key);
+        let marked = api
+            .patch(&key.name, &apply::as_manager(), &Patch::Merge(&mark))
+            .await;
+        match marked.map_err(Error::api(format!(
+            "marking Deployment {} for shutdown",
+            key.name
+        ))) {
             Ok(marked) => {
-                tracing::info!(child = name, "marked Deployment for shutdown");
-                cache.wrote(marked);
+                tracing::info!(child = &*key.name, "marked Deployment for shutdown");
+                if let Ok(view) = ChildView::read(marked.text()) {
+                    context.deployments.wrote(key, view);
+                }
             }
             Err(error) if error.is_not_found() => {
-                cache.gone(deployment);
+                context.deployments.gone(key, uid);
                 return Ok(());
             }
             Err(error) if error.class() == Class::Transient => return Err(error),
@@ -89,36 +169,33 @@ pub async fn take_down(
             Err(error) => tracing::warn!("{error}"),
         }
     }
-    apply::delete(client, cache, deployment).await
+    apply::delete(context, key, live).await
 }
 
-/// Removes our finalizer, if it still stands where it stood.
-pub async fn remove_finalizer(
-    client: &Client,
-    cache: &Cache<MCPServer>,
-    server: &MCPServer,
-) -> Result<(), Error> {
-    let name = server.name_any();
-    let api = Api::<MCPServer>::namespaced(client.clone(), &server.namespace().unwrap_or_default());
+/// Removes our finalizer, if it still stands where it stood. The spec is not read: it may be unreadable.
+async fn remove_finalizer(context: &Context, server: &ServerView) -> Result<(), Error> {
+    let name = &server.key.name;
     let left: Vec<_> = server
-        .finalizers()
+        .finalizers
         .iter()
         .filter(|finalizer| *finalizer != labels::FINALIZER)
         .collect();
-    let patch = json!({"metadata": {
-        "uid": server.uid(),
-        "resourceVersion": server.resource_version(),
-        "finalizers": left,
-    }});
-    let params = apply::as_manager();
-    let patched = api.patch(&name, &params, &Patch::Merge(&patch)).await;
+    let meta = server.meta();
+    let patch = json!({"metadata": {"uid": meta.uid, "resourceVersion": meta.resource_version, "finalizers": left}});
+    let api = context.api::<crate::api::MCPServer>(&server.key);
+    let patched = api
+        .patch(name, &apply::as_manager(), &Patch::Merge(&patch))
+        .await;
     match patched.map_err(Error::api(format!(
         "removing the finalizer of MCPServer {name}"
     ))) {
-        Ok(patched) if left.is_empty() => cache.gone(&patched),
-        Ok(patched) => drop(cache.wrote(patched)),
-        Err(error) if error.is_not_found() => cache.gone(server),
-        Err(error) => return Err(error),
+        Ok(patched) if !left.is_empty() => {
+            if let Ok(view) = ServerView::read(patched.text()) {
+                context.servers.wrote(&server.key, view);
+            }
+        }
+        Err(error) if !error.is_not_found() => return Err(error),
+        Ok(_) | Err(_) => context.servers.gone(&server.key, server.uid()),
     }
     tracing::info!("removed the finalizer");
     Ok(())
@@ -127,15 +204,9 @@ pub async fn remove_finalizer(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     #[test]
     fn the_finalizer_goes_with_the_pods_or_after_thirty_seconds() {
-        let start = Timestamp::from_second(1_000).unwrap();
-        let mut server = MCPServer::new("a", Default::default());
-        server.metadata.deletion_timestamp = Some(Time(start));
-        server.metadata.finalizers = Some(vec![labels::FINALIZER.to_owned()]);
-        let after = |seconds: i64| Timestamp::from_second(1_000 + seconds).unwrap();
         let seconds = Duration::from_secs;
         let table = [
             ("nothing was ever there", false, 0, 0, Step::RemoveFinalizer),
@@ -162,20 +233,9 @@ mod tests {
                 30,
                 Step::RemoveFinalizer,
             ),
-            ("the clock went back", false, 1, -5, Step::Wait(seconds(5))),
         ];
         for (what, deployment, pods, elapsed, expected) in table {
-            assert_eq!(
-                step(&server, deployment, pods, after(elapsed)),
-                expected,
-                "{what}"
-            );
+            assert_eq!(step(deployment, pods, seconds(elapsed)), expected, "{what}");
         }
-        server.metadata.finalizers = Some(vec!["other".to_owned()]);
-        assert_eq!(
-            step(&server, true, 1, start),
-            Step::Done,
-            "only somebody else's finalizer is left"
-        );
     }
 }

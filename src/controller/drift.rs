@@ -2,14 +2,13 @@
 
 use std::collections::HashSet;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::{Resource, ResourceExt};
 use serde_json::Value;
 
-use super::cache::Settled;
-use crate::api::{MCPServer, labels, pod_template, quantity};
+use super::view::child::{ChildKind, ChildView, Whose};
+use super::wish::Wish;
+use crate::api::{labels, pod_template, quantity};
 
-/// Whose an object is.
+/// Whose an object is, to one server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ownership {
     /// The server's own, by its owner reference.
@@ -22,54 +21,60 @@ pub enum Ownership {
     Foreign,
 }
 
-/// Whose the object is.
-pub fn ownership(server: &MCPServer, object: &ObjectMeta) -> Ownership {
-    let controller = object
-        .owner_references
-        .iter()
-        .flatten()
-        .find(|owner| owner.controller == Some(true));
-    if let Some(owner) = controller {
-        let same_name = owner.kind == MCPServer::kind(&())
-            && owner.name == server.name_any()
-            && owner.api_version.starts_with(&*MCPServer::group(&()));
-        return if Some(&owner.uid) == server.metadata.uid.as_ref() {
-            Ownership::Ours
-        } else if same_name {
-            Ownership::Leftover
-        } else {
+/// Whose the object is to the server of this name and uid.
+pub fn ownership(name: &str, uid: &str, whose: &Whose) -> Ownership {
+    match whose {
+        Whose::Server { uid: owner, .. } if **owner == *uid => Ownership::Ours,
+        Whose::Server { name: owner, .. } if **owner == *name => Ownership::Leftover,
+        Whose::Labelled(owner) if **owner == *name => Ownership::Orphan,
+        Whose::Server { .. } | Whose::Labelled(_) | Whose::Other | Whose::Nobody => {
             Ownership::Foreign
-        };
-    }
-    let found = object.labels.as_ref();
-    let is_ours = labels::selector(&server.name_any())
-        .iter()
-        .all(|(key, value)| found.and_then(|labels| labels.get(key)) == Some(value));
-    if is_ours {
-        Ownership::Orphan
-    } else {
-        Ownership::Foreign
+        }
     }
 }
 
+/// Decides which wish a child is equal to, when its text is at hand. `known` is what was known of this very object
+/// before, `wish` gives what its server wants, and is asked only when that has to be compared.
+pub fn judge<K: ChildKind>(
+    mut view: ChildView<K>,
+    text: &str,
+    known: Option<&ChildView<K>>,
+    wish: impl FnOnce() -> Option<Wish<K>>,
+) -> ChildView<K> {
+    let same_body = known.filter(|known| known.body_digest == view.body_digest);
+    if let Some(known) = same_body.filter(|known| known.names_digest == view.names_digest) {
+        view.equal_to = known.equal_to;
+        return view;
+    }
+    // It says itself that it was made from another wish, or from none.
+    let Some(wish) = view
+        .applied
+        .and_then(|_| wish())
+        .filter(|wish| view.applied == Some(wish.hash))
+    else {
+        return view;
+    };
+    let Ok(live) = serde_json::from_str::<Value>(text) else {
+        return view;
+    };
+    // The API server may have made something else of our wish, which is not to be fought over: what was equal before
+    // is equal as long as nobody changes it.
+    let was_equal = same_body.is_some_and(|known| known.equal_to == Some(wish.hash));
+    let differs = if was_equal {
+        field_differs(&wish.body["metadata"], live.get("metadata"), "metadata")
+    } else {
+        differs(&wish.body, &live)
+    };
+    if !differs {
+        view.equal_to = Some(wish.hash);
+    }
+    view
+}
+
 /// Whether applying `desired` (with its hash) would change `live`.
-pub fn differs(desired: &Value, live: &Value, settled: Option<&Settled>) -> bool {
-    let hash = applied_hash(desired);
-    if hash != applied_hash(live) {
-        return true;
-    }
-    // The API server has taken just this already, and nobody has changed the spec since.
-    let settled = settled.filter(|settled| Some(settled.hash.as_str()) == hash);
-    if let Some(settled) = settled {
-        let metadata = &live["metadata"];
-        if metadata["resourceVersion"].as_str() == settled.resource_version.as_deref() {
-            return false;
-        }
-        if settled.generation.is_some() && metadata["generation"].as_i64() == settled.generation {
-            return field_differs(&desired["metadata"], Some(metadata), "metadata");
-        }
-    }
-    field_differs(desired, Some(live), "")
+pub fn differs(desired: &Value, live: &Value) -> bool {
+    // Another hash: something else was wished before, of which something may have to go.
+    applied_hash(desired) != applied_hash(live) || field_differs(desired, Some(live), "")
 }
 
 fn applied_hash(object: &Value) -> Option<&str> {
@@ -195,76 +200,45 @@ fn list_keys(field: &str, item: Option<&Value>) -> &'static [&'static str] {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+    use k8s_openapi::api::apps::v1::Deployment;
     use serde_json::json;
 
-    fn server() -> MCPServer {
-        let mut server = MCPServer::new("a", Default::default());
-        server.metadata.uid = Some("u".to_owned());
-        server
-    }
-
-    fn owner(kind: &str, name: &str, uid: &str) -> OwnerReference {
-        OwnerReference {
-            api_version: "mcp.example.com/v1alpha1".to_owned(),
-            kind: kind.to_owned(),
-            name: name.to_owned(),
-            uid: uid.to_owned(),
-            controller: Some(true),
-            block_owner_deletion: None,
-        }
-    }
+    use super::*;
+    use crate::controller::wish::Hash;
 
     #[test]
     fn owner_references_and_labels_tell_whose_an_object_is() {
-        let ours = Some(labels::selector("a"));
+        let server = |name: &str, uid: &str| Whose::Server {
+            name: name.into(),
+            uid: uid.into(),
+        };
         let table = [
-            (
-                "our reference",
-                ours.clone(),
-                Some(owner("MCPServer", "a", "u")),
-                Ownership::Ours,
-            ),
-            (
-                "our reference, labels lost",
-                None,
-                Some(owner("MCPServer", "a", "u")),
-                Ownership::Ours,
-            ),
+            ("our reference", server("a", "u"), Ownership::Ours),
             (
                 "our labels, no reference",
-                ours.clone(),
-                None,
+                Whose::Labelled("a".into()),
                 Ownership::Orphan,
             ),
             (
                 "a former server of our name",
-                ours.clone(),
-                Some(owner("MCPServer", "a", "old")),
+                server("a", "old"),
                 Ownership::Leftover,
             ),
             (
-                "our labels, somebody's reference",
-                ours,
-                Some(owner("Job", "a", "j")),
+                "another server's reference",
+                server("b", "v"),
                 Ownership::Foreign,
             ),
+            ("somebody's reference", Whose::Other, Ownership::Foreign),
             (
                 "another server's labels",
-                Some(labels::selector("b")),
-                None,
+                Whose::Labelled("b".into()),
                 Ownership::Foreign,
             ),
-            ("nothing at all", None, None, Ownership::Foreign),
+            ("nothing at all", Whose::Nobody, Ownership::Foreign),
         ];
-        for (what, labels, owner, expected) in table {
-            let meta = ObjectMeta {
-                labels,
-                owner_references: owner.map(|o| vec![o]),
-                ..Default::default()
-            };
-            assert_eq!(ownership(&server(), &meta), expected, "{what}");
+        for (what, whose, expected) in table {
+            assert_eq!(ownership("a", "u", &whose), expected, "{what}");
         }
     }
 
@@ -336,7 +310,7 @@ mod tests {
         for (what, desired, live, expected) in table {
             let mut desired = object(desired);
             desired["metadata"] = json!({"annotations": {labels::APPLIED_HASH: "h"}});
-            assert_eq!(differs(&desired, &object(live), None), expected, "{what}");
+            assert_eq!(differs(&desired, &object(live)), expected, "{what}");
         }
     }
 
@@ -386,38 +360,65 @@ mod tests {
     }
 
     #[test]
-    fn another_hash_is_a_difference_and_a_settled_object_is_none() {
-        let desired =
-            json!({"metadata": {"annotations": {labels::APPLIED_HASH: "h"}}, "spec": {"a": 1}});
-        let mut other = object(json!({"a": 1}));
-        other["metadata"]["annotations"][labels::APPLIED_HASH] = json!("old");
-        assert!(
-            differs(&desired, &other, None),
-            "what was applied before was something else"
-        );
-        let settled = |version: &str, generation| {
-            Some(Settled {
-                hash: "h".to_owned(),
-                resource_version: Some(version.to_owned()),
-                generation,
-            })
+    fn a_child_is_judged_when_it_is_seen() {
+        let child = |labels: Value, spec: Value| json!({"metadata": {"name": "a", "labels": labels}, "spec": spec});
+        let typed: Deployment = serde_json::from_value(child(
+            json!({"l": "1"}),
+            json!({"selector": {}, "template": {}, "paused": false}),
+        ))
+        .unwrap();
+        let wish = Wish::new(&typed).unwrap();
+        let stored = |change: Value| {
+            let mut stored = wish.body.clone();
+            json_patch::merge(&mut stored, &change);
+            stored.to_string()
         };
-        let live = object(json!({}));
-        assert!(
-            differs(&desired, &live, None),
-            "nothing known of a former write"
+        let read = |text: &str| ChildView::<Deployment>::read(text).unwrap();
+        let judged = |text: &str, known: Option<&ChildView<Deployment>>, hash_of: &str| {
+            let mut wish = wish.clone();
+            if !hash_of.is_empty() {
+                wish.hash = Hash::of(hash_of.as_bytes());
+            }
+            judge(read(text), text, known, || Some(wish))
+                .equal_to
+                .is_some()
+        };
+        let equal = stored(json!({}));
+        let (relabelled, annotated) = (
+            stored(json!({"metadata": {"labels": {"l": "2"}}})),
+            stored(json!({"metadata": {"annotations": {"theirs": "1"}}})),
         );
+        let changed = stored(json!({"spec": {"paused": true}}));
+        assert!(judged(&equal, None, ""), "at the start");
+        assert!(judged(&annotated, None, ""), "with something beside ours");
+        assert!(!judged(&relabelled, None, ""), "a label of ours changed");
+        assert!(!judged(&changed, None, ""), "a field of ours changed");
         assert!(
-            !differs(&desired, &live, settled("2", None).as_ref()),
-            "the very version we wrote"
+            !judged(&equal, None, "another wish"),
+            "made from another wish"
         );
+        let nobody = judge(read(&equal), &equal, None, || None);
+        assert_eq!(nobody.equal_to, None, "whose server is not known");
+
+        // The API server made something else of it, and we took note.
+        let settled = read(&changed).equal_to(wish.hash);
+        assert!(judged(&changed, Some(&settled), ""), "as it was");
+        let later =
+            stored(json!({"metadata": {"annotations": {"theirs": "1"}}, "spec": {"paused": true}}));
         assert!(
-            !differs(&desired, &live, settled("1", Some(1)).as_ref()),
-            "the spec we wrote"
+            judged(&later, Some(&settled), ""),
+            "only an annotation was added"
         );
+        let relabelled =
+            stored(json!({"metadata": {"labels": {"l": "2"}}, "spec": {"paused": true}}));
         assert!(
-            differs(&desired, &live, settled("1", Some(0)).as_ref()),
-            "the spec was changed"
+            !judged(&relabelled, Some(&settled), ""),
+            "a label of ours changed beside it"
+        );
+        let again = stored(json!({"spec": {"paused": true, "replicas": 3}}));
+        assert!(
+            !judged(&again, Some(&settled), ""),
+            "somebody changed it once more"
         );
     }
 }

@@ -17,13 +17,25 @@ pub enum Error {
         /// What came of it.
         source: kube::Error,
     },
-    /// The API server has refused this before, and nothing has changed since.
+    /// The API server did not take this before, nothing has changed since, and it is too soon for another try.
     #[error("{text}")]
-    Refused {
+    TooSoon {
         /// What it said then.
         text: String,
+        /// The class of that.
+        class: Class,
         /// What it was about.
         subject: Subject,
+        /// When it is worth another try.
+        left: Duration,
+    },
+    /// The pass panicked.
+    #[error(
+        "the operator failed at this MCPServer (a fault of the operator; please report it): {text}"
+    )]
+    Panicked {
+        /// What the panic said.
+        text: String,
     },
     /// The spec breaks rules; it was stored while no webhook ran.
     #[error("{}", faults.join("; "))]
@@ -50,6 +62,33 @@ pub enum Class {
     Configuration,
     /// Somebody has to change the operator's rights: looked at again after 30 min, or on change.
     Permanent,
+    /// A policy of the cluster does not allow it: tried again after 10, 20, 40 s … 5 min, or on change.
+    Policy,
+}
+
+impl Class {
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::Transient,
+        Self::Configuration,
+        Self::Permanent,
+        Self::Policy,
+    ];
+
+    /// Its name, as metrics have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Transient => "transient",
+            Self::Configuration => "configuration",
+            Self::Permanent => "permanent",
+            Self::Policy => "policy",
+        }
+    }
+
+    /// Whether it says that the spec cannot be had as it is.
+    pub fn is_of_the_spec(self) -> bool {
+        matches!(self, Self::Configuration | Self::Policy)
+    }
 }
 
 /// What an error is about.
@@ -69,6 +108,7 @@ pub enum Subject {
 pub const CONFIGURATION_RETRY: Duration = Duration::from_mins(5);
 const PERMANENT_RETRY: Duration = Duration::from_mins(30);
 const MOST_TRANSIENT_RETRY: Duration = Duration::from_mins(1);
+const FIRST_POLICY_RETRY: Duration = Duration::from_secs(10);
 
 impl Error {
     /// An error of a request.
@@ -96,6 +136,7 @@ impl Error {
     pub fn class(&self) -> Class {
         match self.status() {
             Some(status) => match status.code {
+                400..500 if is_policy(status) => Class::Policy,
                 400 | 422 => Class::Configuration,
                 // Of two items with one key the API server knows no other way to say it.
                 500 if status
@@ -110,9 +151,10 @@ impl Error {
                 _ => Class::Transient,
             },
             None => match self {
-                Self::Json { .. } | Self::Refused { .. } | Self::Invalid { .. } => {
+                Self::Json { .. } | Self::Invalid { .. } | Self::Panicked { .. } => {
                     Class::Configuration
                 }
+                Self::TooSoon { class, .. } => *class,
                 Self::Api { .. } => Class::Transient,
             },
         }
@@ -120,7 +162,7 @@ impl Error {
 
     /// Which part of the object the error is about, by the fields that the API server names.
     pub fn subject(&self) -> Subject {
-        if let Self::Refused { subject, .. } = self {
+        if let Self::TooSoon { subject, .. } = self {
             return *subject;
         }
         let Some(status) = self.status() else {
@@ -143,7 +185,7 @@ impl Error {
                 let code = self.status().map(|status| status.code);
                 format!("{action} {code:?}")
             }
-            Self::Refused { .. } | Self::Invalid { .. } => self.to_string(),
+            Self::TooSoon { .. } | Self::Invalid { .. } | Self::Panicked { .. } => self.to_string(),
             Self::Json { action, .. } => action.clone(),
         }
     }
@@ -153,6 +195,16 @@ impl Error {
         self.status().is_some_and(|status| status.code == 422)
     }
 
+    /// Whether there is an object of this name already.
+    pub fn is_there_already(&self) -> bool {
+        self.status().is_some_and(Status::is_already_exists)
+    }
+
+    /// Whether somebody changed the object since it was read.
+    pub fn is_conflict(&self) -> bool {
+        self.status().is_some_and(Status::is_conflict)
+    }
+
     /// Whether the object in question is no longer there.
     pub fn is_not_found(&self) -> bool {
         self.status().is_some_and(|status| status.code == 404)
@@ -160,17 +212,30 @@ impl Error {
 
     /// When to try again, after so many failures in a row (1 or more).
     pub fn retry_after(&self, failures: u32) -> Duration {
+        if let Self::TooSoon { left, .. } = self {
+            return *left;
+        }
         match self.class() {
-            Class::Transient => {
-                let seconds = 1u64
-                    .checked_shl(failures.saturating_sub(1))
-                    .unwrap_or(u64::MAX);
-                Duration::from_secs(seconds).min(MOST_TRANSIENT_RETRY)
-            }
+            Class::Transient => doubled(Duration::from_secs(1), failures, MOST_TRANSIENT_RETRY),
             Class::Configuration => CONFIGURATION_RETRY,
             Class::Permanent => PERMANENT_RETRY,
+            Class::Policy => doubled(FIRST_POLICY_RETRY, failures, CONFIGURATION_RETRY),
         }
     }
+}
+
+/// The first pause, doubled with each failure after the first, up to the most.
+pub fn doubled(first: Duration, failures: u32, most: Duration) -> Duration {
+    let times = 1u32
+        .checked_shl(failures.saturating_sub(1))
+        .unwrap_or(u32::MAX);
+    first.saturating_mul(times).min(most)
+}
+
+/// An admission webhook or policy of the cluster said no, which RBAC, quota and the API server itself word otherwise.
+fn is_policy(status: &Status) -> bool {
+    let message = &status.message;
+    message.contains("admission webhook") || message.contains("ValidatingAdmissionPolicy")
 }
 
 fn is_quota(status: &Status) -> bool {
@@ -243,6 +308,24 @@ mod tests {
             ("not logged in", 401, "", Class::Permanent),
             ("forbidden", 403, "cannot patch", Class::Permanent),
             (
+                "a webhook's no",
+                403,
+                "admission webhook \"x.example.com\" denied the request: no",
+                Class::Policy,
+            ),
+            (
+                "a policy's no",
+                422,
+                "deployments.apps \"a\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no",
+                Class::Policy,
+            ),
+            (
+                "a webhook that cannot be reached",
+                500,
+                "Internal error occurred: failed calling webhook \"x\": admission webhook \"x\" timed out",
+                Class::Transient,
+            ),
+            (
                 "quota",
                 403,
                 "pods \"a\" is forbidden: exceeded quota: q",
@@ -296,5 +379,8 @@ mod tests {
         assert_eq!(error.retry_after(u32::MAX).as_secs(), 60);
         assert_eq!(answer(422, "", "").retry_after(3), Duration::from_mins(5));
         assert_eq!(answer(403, "", "").retry_after(3), Duration::from_mins(30));
+        let policy = answer(403, "ValidatingAdmissionPolicy 'p'", "");
+        let seconds: Vec<_> = (1..=7).map(|n| policy.retry_after(n).as_secs()).collect();
+        assert_eq!(seconds, [10, 20, 40, 80, 160, 300, 300]);
     }
 }

@@ -1,44 +1,56 @@
-//! The controller: watches, caches, concurrency, backoff around the pass in `reconcile`.
+//! The controller: watches → views → changes → passes.
 
 pub mod apply;
 pub mod build;
 pub mod cache;
+pub mod context;
 pub mod deletion;
 pub mod drift;
 pub mod error;
 pub mod events;
+pub mod item;
+pub mod key;
+pub mod managed_fields;
+pub mod memory;
+pub mod observed;
+pub mod pods;
+pub mod probes;
+pub mod publisher;
+pub mod queue;
 pub mod reconcile;
+pub mod refusals;
+pub mod report;
 pub mod status;
 pub mod trouble;
+pub mod view;
+pub mod watch;
+pub mod wish;
 
-use std::fmt::Debug;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
-use futures::{FutureExt, Stream, StreamExt, TryStreamExt, future};
+use futures::FutureExt;
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::core::DeserializeGuard;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::controller::{self, Action, Controller};
-use kube::runtime::reflector::{self, ObjectRef};
-use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Client, Resource, ResourceExt};
-use tokio::sync::{mpsc, watch};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use kube::{Api, Client, Resource};
+use tokio::sync::{mpsc, watch as signal};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-use self::cache::{Cache, Pods};
-use self::events::Publisher;
-use self::reconcile::Context;
+use self::cache::Change;
+use self::context::{Built, Context};
+use self::error::Error;
+use self::item::Item;
+use self::key::Key;
+use self::queue::{Cause, Next};
+use self::view::View;
+use self::view::child::ChildView;
+use self::view::pod::PodView;
+use self::view::server::ServerView;
+use self::watch::{Blind, Seen};
 use crate::api::{MCPServer, labels};
 use crate::metrics::Metrics;
-
-/// Runs of the pass at one time, each for another server.
-const WORKERS: u16 = 16;
-/// Triggers that come close together make one pass.
-const DEBOUNCE: Duration = Duration::from_millis(20);
 
 /// Whose servers are reconciled.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +62,7 @@ pub enum Scope {
 }
 
 impl Scope {
-    fn api<K>(&self, client: &Client) -> Api<K>
+    fn api<K>(&self, client: &Client) -> Api<Item<K>>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
     {
@@ -70,236 +82,248 @@ impl std::fmt::Display for Scope {
     }
 }
 
-/// Reconciles the servers of a scope until `shutdown`. An error when a part of it has died before.
+/// Why the controller ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// It cannot see what it is to reconcile; another replica may.
+    #[error(transparent)]
+    Blind(#[from] Blind),
+    /// A part of it died.
+    #[error("a part of the controller panicked: {0}")]
+    Died(#[from] tokio::task::JoinError),
+}
+
+/// Reconciles the servers of a scope until `shutdown`. An error when it ends before.
 pub async fn run(
     client: Client,
     scope: Scope,
     instance: Option<String>,
     metrics: Arc<Metrics>,
     shutdown: impl Future<Output = ()> + Send + Sync + 'static,
-) -> anyhow::Result<()> {
-    let of_ours =
-        watcher::Config::default().labels(&format!("{}={}", labels::MANAGED_BY, labels::MANAGER));
-    let (trigger, triggers) = mpsc::unbounded_channel();
+) -> Result<(), Failure> {
+    let context = Arc::new(Context::new(client, instance, metrics.clone()));
+    let counted: Arc<dyn crate::metrics::Servers> = context.clone();
+    metrics.count(&counted);
+    let (change, changes) = mpsc::unbounded_channel();
     let mut watches = Watches {
-        trigger,
-        metrics: metrics.clone(),
+        scope: &scope,
+        context: &context,
+        change,
         tasks: JoinSet::new(),
     };
-    let (servers, store) = watches.watch(server_events(scope.api(&client)), |server| {
-        Some(ObjectRef::from_obj(server))
-    });
-    metrics.watches(&servers);
-    let (config_maps, _) = watches.watch(watcher(scope.api(&client), of_ours.clone()), server_of);
-    let (deployments, _) = watches.watch(watcher(scope.api(&client), of_ours.clone()), server_of);
-    let (services, _) = watches.watch(watcher(scope.api(&client), of_ours.clone()), server_of);
-    let (pods, pods_listed) = watches.watch_pods(scope.api(&client), of_ours);
+    let shutdown = shutdown.shared();
 
-    let context = Arc::new(Context {
-        publisher: Publisher::new(client.clone(), instance),
-        client,
-        servers,
-        config_maps,
-        deployments,
-        services,
-        pods,
-        memory: Mutex::default(),
-        metrics,
-    });
-    let mut tasks = watches.tasks;
-    let mut shutdown = Box::pin(shutdown.shared());
+    // The servers first: a child is compared with what its server wants when the watch delivers it.
+    let servers = watches.servers();
+    let listed = watches.listed(vec![servers], shutdown.clone()).await?;
+    let children = vec![
+        watches.children::<ConfigMap>(),
+        watches.children::<Deployment>(),
+        watches.children::<Service>(),
+        watches.pods(),
+    ];
     // A pass that saw half of the children would make the others anew.
-    tokio::select! {
-        listed = context.wait_until_listed(pods_listed) => listed?,
-        () = &mut shutdown => return Ok(()),
-        ended = tasks.join_next() => anyhow::bail!("a watch ended: {ended:?}"),
+    if !listed || !watches.listed(children, shutdown.clone()).await? {
+        return Ok(());
     }
-    tracing::info!(servers = store.len(), "watching {scope}");
-    let passes = Controller::for_stream(futures::stream::pending(), store)
-        .with_config(
-            controller::Config::default()
-                .concurrency(WORKERS)
-                .debounce(DEBOUNCE),
-        )
-        .reconcile_on(triggers_of(triggers))
-        .graceful_shutdown_on(shutdown.clone())
-        .run(traced_pass, reconcile::on_error, context.clone())
-        .for_each(|result| {
-            match result {
-                // A failed pass is logged where the next try is decided.
-                Ok(_) | Err(controller::Error::ReconcilerFailed(..)) => {}
-                Err(controller::Error::ObjectNotFound(gone)) => {
-                    let namespace = gone.namespace.clone().unwrap_or_default();
-                    context
-                        .metrics
-                        .begun(&ObjectRef::new(&gone.name).within(&namespace));
-                    reconcile::forget(
-                        &context,
-                        gone.namespace.as_deref().unwrap_or_default(),
-                        &gone.name,
-                    );
-                }
-                Err(error) => tracing::warn!("controller: {error}"),
-            }
-            future::ready(())
-        });
+    tracing::info!(servers = context.servers.len(), "watching {scope}");
+    let mut tasks = watches.tasks;
+    let publisher = context.publisher.clone().run(context.client.clone());
+    tasks.spawn(async move {
+        publisher.await;
+        unreachable!("it never ends")
+    });
+    let (of_pass, of_panic) = (context.clone(), context.clone());
+    let passes = queue::run(
+        changes,
+        move |key, cause| pass(key, cause, of_pass.clone()),
+        move |key, text| panicked(key, text, &of_panic),
+        |depth| metrics.queue(depth),
+        shutdown,
+    );
     tokio::select! {
-        () = passes => {}
-        ended = tasks.join_next() => anyhow::bail!("a watch ended: {ended:?}"),
+        () = passes => Ok(()),
+        Some(ended) = tasks.join_next() => Err(ended?.into()),
     }
-    anyhow::ensure!(shutdown.peek().is_some(), "the controller ended by itself");
-    Ok(())
 }
 
-async fn traced_pass(
-    server: Arc<MCPServer>,
-    context: Arc<Context>,
-) -> Result<Action, error::Error> {
-    let span = span_of(server.meta());
-    context.metrics.begun(&ObjectRef::from_obj(&*server));
-    if let Some(left) = reconcile::begin(&server, &context) {
-        return Ok(Action::requeue(left));
-    }
-    let (start, metrics) = (Instant::now(), context.metrics.clone());
-    let passed = Box::pin(reconcile::reconcile(server, context))
-        .instrument(span)
+async fn pass(key: Key, cause: Cause, context: Arc<Context>) -> Next {
+    let (span, start) = (key.span(), Instant::now());
+    let passed = Box::pin(reconcile::pass(&key, cause, &context))
+        .instrument(span.clone())
         .await;
-    metrics.passed(passed.as_ref().err(), start.elapsed());
-    passed
+    let class = passed.as_ref().err().map(|error| error.class().as_str());
+    context.metrics.passed(class, start.elapsed());
+    passed.unwrap_or_else(|error| span.in_scope(|| reconcile::failed(&key, &error, &context)))
 }
 
-/// Whatever is logged of a server is logged in this, so that its name is found in one place.
-fn span_of(server: &ObjectMeta) -> tracing::Span {
-    let (namespace, mcpserver) = (server.namespace.as_deref(), server.name.as_deref());
-    // At the highest level: a filter that leaves a span out leaves the name out of the warnings within, too. And
-    // not `name`: in JSON that is the span's own.
-    tracing::error_span!("reconcile", namespace, mcpserver)
+/// A fault of the operator at one server is not to stop the others, nor to go round through all replicas.
+fn panicked(key: &Key, text: String, context: &Context) -> Next {
+    let error = Error::Panicked { text };
+    context
+        .metrics
+        .passed(Some(error.class().as_str()), std::time::Duration::ZERO);
+    key.span()
+        .in_scope(|| reconcile::failed(key, &error, context))
 }
 
-fn triggers_of(
-    mut triggers: mpsc::UnboundedReceiver<ObjectRef<MCPServer>>,
-) -> impl Stream<Item = ObjectRef<MCPServer>> {
-    futures::stream::poll_fn(move |context| triggers.poll_recv(context))
+/// The watches, each a task of its own.
+struct Watches<'a> {
+    scope: &'a Scope,
+    context: &'a Arc<Context>,
+    change: mpsc::UnboundedSender<Key>,
+    tasks: JoinSet<Blind>,
 }
 
-type Watched<K> = Result<Event<K>, watcher::Error>;
-
-/// The servers, less those that cannot be read: one that was stored while no webhook ran must not end the
-/// watch of all others.
-fn server_events(
-    api: Api<DeserializeGuard<MCPServer>>,
-) -> impl Stream<Item = Watched<MCPServer>> + Send {
-    let readable = |server: DeserializeGuard<MCPServer>| match server.0 {
-        Ok(server) => Some(server),
-        Err(unreadable) => {
-            let _span = span_of(&unreadable.metadata).entered();
-            tracing::warn!(
-                "this MCPServer cannot be read and is left alone; correct its spec: {}",
-                unreadable.error
-            );
-            None
+impl Watches<'_> {
+    /// Waits until all of these are listed. False when it is to stop.
+    async fn listed(
+        &mut self,
+        listed: Vec<signal::Receiver<bool>>,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<bool, Failure> {
+        let all = async {
+            for mut listed in listed {
+                // An error means that the watch ended, which its task tells.
+                let _ = listed.wait_for(|listed| *listed).await;
+            }
+        };
+        tokio::select! {
+            Some(ended) = self.tasks.join_next() => Err(ended?.into()),
+            () = all => Ok(true),
+            () = shutdown => Ok(false),
         }
-    };
-    watcher(api, watcher::Config::default()).try_filter_map(move |event| {
-        future::ok(match event {
-            Event::Apply(server) => readable(server).map(Event::Apply),
-            Event::Delete(server) => readable(server).map(Event::Delete),
-            Event::InitApply(server) => readable(server).map(Event::InitApply),
-            Event::Init => Some(Event::Init),
-            Event::InitDone => Some(Event::InitDone),
-        })
-    })
-}
+    }
 
-/// The watches, each a task of its own. Polled by the controller they depended on its passes: an operator whose
-/// first passes waited for all lists was seen to wait for good.
-struct Watches {
-    trigger: mpsc::UnboundedSender<ObjectRef<MCPServer>>,
-    metrics: Arc<Metrics>,
-    tasks: JoinSet<()>,
-}
-
-impl Watches {
-    /// Takes a watch into a cache; what is touched triggers a pass of the server it belongs to.
     fn watch<K>(
         &mut self,
-        events: impl Stream<Item = Watched<K>> + Send + 'static,
-        server_of: impl Fn(&K) -> Option<ObjectRef<MCPServer>> + Send + 'static,
-    ) -> (Arc<Cache<K>>, reflector::Store<K>)
+        labels: Option<String>,
+        see: impl FnMut(Seen<'_, K>) -> serde_json::Result<()> + Send + 'static,
+    ) -> signal::Receiver<bool>
     where
-        K: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + 'static,
     {
-        let (store, writer) = reflector::store();
-        let cache = Arc::new(Cache::new(store.clone()));
-        let observer = cache.clone();
-        let stream = events
-            .default_backoff()
-            // Large, and never read by a pass.
-            .modify(|object| object.managed_fields_mut().clear())
-            .reflect(writer)
-            .inspect_ok(move |event| observer.observe(event));
-        self.spawn(stream.touched_objects(), server_of);
-        (cache, store)
+        let (listed, is_listed) = signal::channel(false);
+        let (api, metrics) = (
+            self.scope.api(&self.context.client),
+            self.context.metrics.clone(),
+        );
+        self.tasks
+            .spawn(watch::run(api, labels, metrics, listed, see));
+        is_listed
     }
 
-    /// Watches the pods of all servers, keeping of each what tells how it does. The receiver is true once
-    /// they have been listed.
-    fn watch_pods(
-        &mut self,
-        api: Api<Pod>,
-        config: watcher::Config,
-    ) -> (Arc<Pods>, watch::Receiver<bool>) {
-        let pods = Arc::new(Pods::default());
-        let observer = pods.clone();
-        let (listed, ready) = watch::channel(false);
-        let stream = watcher(api, config)
-            .default_backoff()
-            .modify(|pod| {
-                pod.managed_fields_mut().clear();
-                pod.annotations_mut().clear();
-                pod.spec = None;
-            })
-            .inspect_ok(move |event| {
-                observer.observe(event);
-                if matches!(event, Event::InitDone) {
-                    listed.send_replace(true);
+    fn servers(&mut self) -> signal::Receiver<bool> {
+        let (context, change) = (self.context.clone(), self.change.clone());
+        self.watch::<MCPServer>(None, move |seen| {
+            let cache = &context.servers;
+            let read = |item: &Item<_>| ServerView::read(item.text());
+            let changes = match seen {
+                Seen::ListBegins => {
+                    cache.list_begins();
+                    Vec::new()
                 }
-            });
-        self.spawn(stream.touched_objects(), server_of);
-        (pods, ready)
+                Seen::Listed(item) => {
+                    let view = read(item)?;
+                    cache.listed(&view.key.clone(), view);
+                    Vec::new()
+                }
+                Seen::ListEnds => cache.list_ends(),
+                Seen::Shown(item) => {
+                    let view = read(item)?;
+                    cache.shown(&view.key.clone(), view).into_iter().collect()
+                }
+                Seen::Deleted(item) => {
+                    let view = read(item)?;
+                    cache.deleted(&view.key, view.uid()).into_iter().collect()
+                }
+            };
+            for Change { before, after } in changes {
+                if let Some(view) = after.or(before) {
+                    send(&change, view.key.clone());
+                }
+            }
+            Ok(())
+        })
     }
 
-    fn spawn<K: Resource<DynamicType = ()> + Send + 'static>(
-        &mut self,
-        stream: impl Stream<Item = Result<K, watcher::Error>> + Send + 'static,
-        server_of: impl Fn(&K) -> Option<ObjectRef<MCPServer>> + Send + 'static,
-    ) {
-        let (trigger, metrics) = (self.trigger.clone(), self.metrics.clone());
-        self.tasks.spawn(stream.for_each(move |touched| {
-            match touched {
-                Ok(object) => {
-                    if let Some(server) = server_of(&object) {
-                        metrics.due(&server);
-                        // It is received until the process ends.
-                        let _ = trigger.send(server);
+    fn children<K: Built>(&mut self) -> signal::Receiver<bool> {
+        let (context, change) = (self.context.clone(), self.change.clone());
+        self.watch::<K>(Some(of_ours()), move |seen| {
+            let cache = K::cache(&context);
+            let read = |item: &Item<K>| {
+                let view = ChildView::read(item.text())?;
+                let known = cache.known(&view.key, view.uid());
+                let server = view.server();
+                let wish = || context.wish::<K>(&server?);
+                serde_json::Result::Ok(drift::judge(view, item.text(), known.as_deref(), wish))
+            };
+            let changes = match seen {
+                Seen::ListBegins => {
+                    cache.list_begins();
+                    Vec::new()
+                }
+                Seen::Listed(item) => {
+                    let view = read(item)?;
+                    cache.listed(&view.key.clone(), view);
+                    Vec::new()
+                }
+                Seen::ListEnds => cache.list_ends(),
+                Seen::Shown(item) => {
+                    let view = read(item)?;
+                    cache.shown(&view.key.clone(), view).into_iter().collect()
+                }
+                Seen::Deleted(item) => {
+                    let view = ChildView::<K>::read(item.text())?;
+                    cache.deleted(&view.key, view.uid()).into_iter().collect()
+                }
+            };
+            for Change { before, after } in changes {
+                for view in [before, after].into_iter().flatten() {
+                    // Whose it is, and in whose way it is.
+                    let named = view.key.beside(K::server_named(&view.key.name));
+                    let owner = view.server().filter(|owner| *owner != named);
+                    for server in [Some(named), owner].into_iter().flatten() {
+                        send(&change, server);
                     }
                 }
-                Err(error) => tracing::warn!("watching {}: {error}; trying again", K::plural(&())),
             }
-            future::ready(())
-        }));
+            Ok(())
+        })
+    }
+
+    fn pods(&mut self) -> signal::Receiver<bool> {
+        let (context, change) = (self.context.clone(), self.change.clone());
+        self.watch::<Pod>(Some(of_ours()), move |seen| {
+            let pods = &context.pods;
+            let read = |item: &Item<_>| PodView::read(item.text());
+            let servers = match seen {
+                Seen::ListBegins => {
+                    pods.list_begins();
+                    return Ok(());
+                }
+                Seen::Listed(item) => {
+                    pods.listed(read(item)?);
+                    return Ok(());
+                }
+                Seen::ListEnds => pods.list_ends(),
+                Seen::Shown(item) => pods.shown(read(item)?),
+                Seen::Deleted(item) => pods.deleted(&read(item)?),
+            };
+            for server in servers {
+                send(&change, server);
+            }
+            Ok(())
+        })
     }
 }
 
-/// The server that a child or a pod belongs to: by its owner, or, when the reference was removed, by its
-/// label.
-fn server_of<K: Resource>(object: &K) -> Option<ObjectRef<MCPServer>> {
-    let kind = MCPServer::kind(&());
-    let owner = object
-        .owner_references()
-        .iter()
-        .find(|owner| owner.kind == kind)
-        .map(|owner| &owner.name);
-    let name = owner.or_else(|| object.labels().get(labels::INSTANCE))?;
-    Some(ObjectRef::new(name).within(&object.namespace()?))
+fn send(change: &mpsc::UnboundedSender<Key>, server: Key) {
+    // It is received until the process ends.
+    let _ = change.send(server);
+}
+
+/// Selects what the operator manages.
+fn of_ours() -> String {
+    format!("{}={}", labels::MANAGED_BY, labels::MANAGER)
 }

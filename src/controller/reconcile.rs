@@ -1,533 +1,410 @@
-//! One pass: read → default → validate → build → apply → status. Each step takes the one before's type,
-//! so that none can be left out; those that are `async` need the client.
+//! One pass: validate → finalizer → build → apply → report. Each step takes what the step before it gives, so that none
+//! can be left out; those that are `async` talk to the API server.
 
-use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::Patch;
-use kube::runtime::controller::Action;
-use kube::runtime::reflector::ObjectRef;
-use kube::{Api, Client, Resource, ResourceExt};
-use serde_json::{Value, json};
-use tracing::Instrument;
+use serde_json::json;
 
-use super::apply::{self, Child};
-use super::cache::{Cache, Pods, lock};
-use super::deletion::{self, Step};
-use super::drift::{self, Ownership};
+use super::apply;
+use super::context::{Built, Context, config_map_key, is_ours};
 use super::error::{Class, Error};
-use super::events::{News, Publisher};
-use super::status::{self, Observed};
-use super::{build, events, span_of};
+use super::key::Key;
+use super::observed::{Child, Observed};
+use super::queue::{Cause, Next};
+use super::status::{self, About};
+use super::view::View;
+use super::view::server::ServerView;
+use super::wish::Wish;
+use super::{deletion, events, probes, report};
 use crate::api::v1alpha1::Phase;
 use crate::api::{MCPServer, MCPServerStatus, defaults, labels, validation};
-use crate::metrics::Metrics;
 
 /// A server that is not ready is looked at again after this long at the latest.
 const NOT_READY_RETRY: Duration = Duration::from_secs(10);
-
-/// The garbage collector's finalizer of an object whose children are to stay.
-const ORPHAN: &str = "orphan";
-
-/// What all passes share.
-pub struct Context {
-    pub(super) client: Client,
-    pub(super) servers: Arc<Cache<MCPServer>>,
-    pub(super) config_maps: Arc<Cache<ConfigMap>>,
-    pub(super) deployments: Arc<Cache<Deployment>>,
-    pub(super) services: Arc<Cache<Service>>,
-    pub(super) pods: Arc<Pods>,
-    pub(super) publisher: Publisher,
-    pub(super) memory: Mutex<HashMap<ObjectRef<MCPServer>, Memory>>,
-    pub(super) metrics: Arc<Metrics>,
-}
-
-/// What is remembered of a server between passes; losing it costs a write or a retry, nothing else.
-#[derive(Clone, Default)]
-pub(super) struct Memory {
-    failures: u32,
-    /// The cause of the last failure that was told in an Event, since the last pass without one.
-    told: Option<String>,
-    /// A hash of what there was when the last pass began.
-    seen: u64,
-    /// When it is worth another try, if it failed.
-    again_at: Option<Instant>,
-    status_written: Option<Instant>,
-    /// The status differs from the one that is written, which was not long ago.
-    status_waits: bool,
-}
+/// Where nothing changes and time alone changes nothing, that look goes no further for this long.
+const DULL: Duration = Duration::from_mins(5);
 
 /// A server as it is to be, free of faults.
-struct Valid(MCPServer);
+struct Valid {
+    /// As it is stored.
+    view: ServerView,
+    /// With defaults.
+    object: MCPServer,
+}
+
+/// A server whose spec breaks rules, or cannot be read.
+struct Faulty {
+    object: MCPServer,
+    faults: Vec<String>,
+    is_unreadable: bool,
+}
 
 /// Its children as they are to be.
 struct Children {
-    server: MCPServer,
-    config_map: Option<ConfigMap>,
-    deployment: Deployment,
-    service: Option<Service>,
+    config_map: Option<Wish<ConfigMap>>,
+    deployment: Wish<Deployment>,
+    service: Option<Wish<Service>>,
+    /// What is said of its probes.
+    hint: String,
 }
 
-/// Begins a pass; or, if the last one failed and nothing has changed since it began, says how long that is to wait
-/// yet. The watch brings back what a failed pass wrote into the status, and that would begin the next one at once.
-pub fn begin(server: &MCPServer, context: &Context) -> Option<Duration> {
-    let seen = context.seen(server);
-    let mut memory = lock(&context.memory);
-    let memory = memory.entry(ObjectRef::from_obj(server)).or_default();
-    let left = memory
-        .again_at
-        .and_then(|at| at.checked_duration_since(Instant::now()));
-    if left.is_some() && memory.seen == seen {
-        return left;
-    }
-    memory.seen = seen;
-    memory.again_at = None;
-    memory.status_waits = false;
-    None
+/// Its children as they are, after everything was tried.
+struct Applied {
+    observed: Observed,
+    /// What failed first.
+    error: Option<Error>,
+    hint: String,
 }
 
-/// Reconciles one server.
-pub async fn reconcile(trigger: Arc<MCPServer>, context: Arc<Context>) -> Result<Action, Error> {
-    let key = ObjectRef::from_obj(&*trigger);
-    let Some(server) = context.newest(&trigger) else {
-        return Ok(Action::await_change());
+/// Reconciles the server of this name.
+pub async fn pass(key: &Key, cause: Cause, context: &Context) -> Result<Next, Error> {
+    let Some(view) = context.servers.get(key) else {
+        context.forget(key);
+        return Ok(Next::Never);
     };
-    let now = Timestamp::now();
-    let action = if server.metadata.deletion_timestamp.is_some() {
-        take_down(&context, &server, now).await?
+    let dull_until = context
+        .memories
+        .of(key, view.uid(), |memory| memory.dull_until);
+    if cause == Cause::Time && dull_until.is_some_and(|until| Instant::now() < until) {
+        return Ok(Next::In(NOT_READY_RETRY));
+    }
+    let next = if view.deleting {
+        deletion::pass(context, &view).await?
     } else {
-        Box::pin(bring_up(&context, &server, now)).await?
+        Box::pin(bring_up(context, &view)).await?
     };
-    if let Some(memory) = lock(&context.memory).get_mut(&key) {
+    context.memories.of(key, view.uid(), |memory| {
         memory.failures = 0;
-        memory.told = None;
-    }
-    Ok(action)
+        memory.told_failure = None;
+    });
+    Ok(next)
 }
 
-async fn bring_up(context: &Context, stored: &MCPServer, now: Timestamp) -> Result<Action, Error> {
-    match validate(stored) {
+async fn bring_up(context: &Context, view: &ServerView) -> Result<Next, Error> {
+    match validate(view) {
         Ok(valid) => {
-            let server = ensure_finalizer(context, valid).await?;
-            let children = build(server)?;
-            Box::pin(apply(context, children, now)).await
+            let valid = ensure_finalizer(context, valid).await?;
+            let children = build(&valid)?;
+            let applied = apply(context, &valid, children).await;
+            report(context, &valid, applied).await
         }
-        Err(faults) => {
-            let observed = context.observe(stored);
-            let status = status::status(stored, &faults, &observed, now);
-            write_status(context, stored, status, &[]).await?;
-            Err(Error::Invalid { faults })
+        Err(faulty) => {
+            if faulty.is_unreadable {
+                context.metrics.unreadable("mcpservers");
+            }
+            report_faults(context, view, faulty).await
         }
     }
 }
 
 /// Fills in defaults and checks the rules: the object may have been stored while no webhook ran.
-fn validate(stored: &MCPServer) -> Result<Valid, Vec<String>> {
-    let mut server = stored.clone();
-    defaults::default(&mut server, None);
-    let faults = validation::validate(&server, None);
+fn validate(view: &ServerView) -> Result<Valid, Box<Faulty>> {
+    let (mut object, unreadable) = view.readable();
+    if let Some(unreadable) = unreadable {
+        let faults = vec![unreadable.0.to_string()];
+        tracing::warn!(
+            "this MCPServer cannot be read and is left alone; correct its spec: {}",
+            faults[0]
+        );
+        return Err(Box::new(Faulty {
+            object,
+            faults,
+            is_unreadable: true,
+        }));
+    }
+    defaults::default(&mut object, None);
+    let faults = validation::validate(&object, None);
     if faults.is_empty() {
-        Ok(Valid(server))
-    } else {
-        Err(status::describe(&faults))
+        let view = view.clone();
+        return Ok(Valid { view, object });
     }
+    Err(Box::new(Faulty {
+        object,
+        faults: status::describe(&faults),
+        is_unreadable: false,
+    }))
 }
 
-async fn ensure_finalizer(context: &Context, Valid(mut server): Valid) -> Result<MCPServer, Error> {
-    if labels::has_finalizer(&server) {
-        return Ok(server);
+async fn ensure_finalizer(context: &Context, valid: Valid) -> Result<Valid, Error> {
+    let Valid { view, object } = valid;
+    if view.has_finalizer() {
+        return Ok(Valid { view, object });
     }
-    defaults::add_finalizer(&mut server);
+    let mut finalizers = view.finalizers.clone();
+    finalizers.push(labels::FINALIZER.to_owned());
     let patch = json!({"metadata": {
-        "uid": server.uid(),
-        "resourceVersion": server.resource_version(),
-        "finalizers": server.finalizers(),
+        "uid": object.metadata.uid, "resourceVersion": object.metadata.resource_version, "finalizers": finalizers,
     }});
-    let api = context.api(&server);
-    let params = apply::as_manager();
+    let api = context.api::<MCPServer>(&view.key);
     let written = api
-        .patch(&server.name_any(), &params, &Patch::Merge(&patch))
-        .await
-        .map_err(Error::api("adding the finalizer"))?;
+        .patch(&view.key.name, &apply::as_manager(), &Patch::Merge(&patch))
+        .await;
+    let written = written.map_err(Error::api("adding the finalizer"))?;
     tracing::info!("added the finalizer");
-    server.metadata = written.metadata.clone();
-    context.servers.wrote(written);
-    Ok(server)
-}
-
-fn build(server: MCPServer) -> Result<Children, Error> {
-    let deployment = build::deployment::deployment(&server).map_err(|source| Error::Json {
-        action: "merging spec.podTemplate".to_owned(),
+    let view = ServerView::read(written.text()).map_err(|source| Error::Json {
+        action: "reading the MCPServer with its finalizer".to_owned(),
         source,
     })?;
+    context.servers.wrote(&view.key, view.clone());
+    Ok(Valid { view, object })
+}
+
+fn build(valid: &Valid) -> Result<Children, Error> {
+    fn wish<K: Built>(server: &MCPServer) -> Result<Option<Wish<K>>, Error> {
+        let built = K::build(server).and_then(|child| child.as_ref().map(Wish::new).transpose());
+        built.map_err(|source| Error::Json {
+            action: format!("building the {} (spec.podTemplate)", K::kind(&())),
+            source,
+        })
+    }
+    let server = &valid.object;
+    let deployment: Wish<Deployment> = wish(server)?.ok_or_else(|| Error::Invalid {
+        faults: vec!["this MCPServer has no Deployment".to_owned()],
+    })?;
     Ok(Children {
-        config_map: build::config_map::config_map(&server),
-        service: build::service::service(&server),
+        config_map: wish(server)?,
+        hint: probes::hint(&server.spec, &deployment.body),
         deployment,
-        server,
+        service: wish(server)?,
     })
 }
 
-async fn apply(context: &Context, children: Children, now: Timestamp) -> Result<Action, Error> {
-    let server = &children.server;
+async fn apply(context: &Context, valid: &Valid, children: Children) -> Applied {
+    let server = &valid.view;
     // The config is there before the pods that read it; the Service does not depend on either.
     let (workload, service) = futures::join!(
-        apply_workload(context, &children),
-        apply_service(context, &children)
+        apply_workload(context, server, &children),
+        apply_or_prune(
+            context,
+            server,
+            children.service.as_ref(),
+            server.key.clone()
+        ),
     );
-    let mut error = None;
     let (config_map, deployment) = workload;
-    let found = context.observe(server);
+    let mut error = None;
     let observed = Observed {
-        config_map: match children.config_map {
-            Some(_) => settle(config_map, found.config_map, &mut error),
-            None => left_over(config_map, &mut error),
-        },
-        deployment: settle(deployment, found.deployment, &mut error),
-        service: match children.service {
-            Some(_) => settle(service, found.service, &mut error),
-            None => left_over(service, &mut error),
-        },
-        pods: found.pods,
+        config_map: settle(
+            context,
+            server,
+            &config_map_key(&server.key),
+            config_map,
+            &mut error,
+        ),
+        deployment: settle(context, server, &server.key, deployment, &mut error),
+        service: settle(context, server, &server.key, service, &mut error),
+        pods: context.pods.of(&server.key),
     };
-    let faults: Vec<_> = error
-        .as_ref()
-        .filter(|error: &&Error| error.class() == Class::Configuration)
-        .map(ToString::to_string)
-        .into_iter()
-        .collect();
-    let status = status::status(server, &faults, &observed, now);
-    let ready = matches!(status.phase, Some(Phase::Ready)) || server.spec.replicas == 0;
-    let written = write_status(context, server, status, &observed.kinds()).await;
-    match (error, written) {
-        // What failed first says when to try again.
-        (Some(error), _) | (None, Err(error)) => Err(error),
-        (None, Ok(true)) if ready => Ok(Action::await_change()),
-        (None, Ok(_)) => Ok(Action::requeue(NOT_READY_RETRY)),
+    Applied {
+        observed,
+        error,
+        hint: children.hint,
     }
 }
 
-type Applied<K> = Result<Child<K>, Error>;
+/// What came of one child: whether it was wanted, and how it is, or the error.
+struct Tried<K: Built> {
+    is_wanted: bool,
+    child: Result<Child<K>, Error>,
+}
 
 async fn apply_workload(
     context: &Context,
+    server: &ServerView,
     children: &Children,
-) -> (Applied<ConfigMap>, Applied<Deployment>) {
-    let Context {
-        client,
-        config_maps,
-        deployments,
-        ..
-    } = context;
-    let server = &children.server;
-    let config_map = match &children.config_map {
-        Some(config_map) => apply::apply(client, config_maps, server, config_map).await,
-        None => Ok(Child::NotWanted),
+) -> (Tried<ConfigMap>, Tried<Deployment>) {
+    let wanted = |child| Tried {
+        is_wanted: true,
+        child,
     };
-    let has_config = matches!(&config_map, Ok(Child::Present(_) | Child::NotWanted));
-    if !has_config {
-        let deployment = apply::observe(deployments, server, &server.name_any());
-        return (config_map, Ok(deployment));
-    }
-    let deployment = apply::apply(client, deployments, server, &children.deployment).await;
-    if children.config_map.is_some() || deployment.is_err() {
-        return (config_map, deployment);
-    }
-    // Pods of the old template may still want it until the new Deployment stands.
-    match apply::prune(
-        client,
-        config_maps,
-        server,
-        &labels::config_map_name(server),
+    let config_key = config_map_key(&server.key);
+    let Some(config) = &children.config_map else {
+        let deployment = apply::apply(context, server, &children.deployment).await;
+        // Pods of the old template may want the config until the new Deployment stands.
+        let config_map = if deployment.is_ok() {
+            apply_or_prune(context, server, None, config_key).await
+        } else {
+            Tried {
+                is_wanted: false,
+                child: Ok(Child::NotWanted),
+            }
+        };
+        return (config_map, wanted(deployment));
+    };
+    let config_map = apply::apply(context, server, config).await;
+    let deployment = match &config_map {
+        Ok(Child::Present(_)) => apply::apply(context, server, &children.deployment).await,
+        _ => Ok(context.observe(server).deployment),
+    };
+    (
+        Tried {
+            is_wanted: true,
+            child: config_map,
+        },
+        wanted(deployment),
     )
-    .await
-    {
-        Ok(()) => (config_map, deployment),
-        Err(error) => (Err(error), deployment),
+}
+
+async fn apply_or_prune<K: Built>(
+    context: &Context,
+    server: &ServerView,
+    wish: Option<&Wish<K>>,
+    key: Key,
+) -> Tried<K> {
+    let child = match wish {
+        Some(wish) => apply::apply(context, server, wish).await,
+        None => apply::prune::<K>(context, server, &key)
+            .await
+            .map(|()| Child::NotWanted),
+    };
+    Tried {
+        is_wanted: wish.is_some(),
+        child,
     }
 }
 
-async fn apply_service(context: &Context, children: &Children) -> Applied<Service> {
-    let Context {
-        client, services, ..
-    } = context;
-    let server = &children.server;
-    if let Some(service) = &children.service {
-        apply::apply(client, services, server, service).await
-    } else {
-        apply::prune(client, services, server, &server.name_any()).await?;
-        Ok(Child::NotWanted)
-    }
-}
-
-/// The child as the pass leaves it: as `found` when it could not be brought up to date.
-fn settle<K>(applied: Applied<K>, found: Child<K>, failed: &mut Option<Error>) -> Child<K> {
-    applied.unwrap_or_else(|error| {
+/// The child as the pass leaves it. One that could not be brought up to date is as it was; what is left of one that is
+/// not wanted is in nobody's way.
+fn settle<K: Built>(
+    context: &Context,
+    server: &ServerView,
+    key: &Key,
+    tried: Tried<K>,
+    failed: &mut Option<Error>,
+) -> Child<K> {
+    tried.child.unwrap_or_else(|error| {
         let text = error.to_string();
         failed.get_or_insert(error);
-        let live = match found {
-            Child::Present(live) => Some(live),
-            _ => None,
-        };
+        if !tried.is_wanted {
+            return Child::NotWanted;
+        }
+        let live = K::cache(context)
+            .get(key)
+            .filter(|live| is_ours(server, live));
         Child::Refused(text, live)
     })
 }
 
-/// A child that is not wanted: what is left of it is in nobody's way.
-fn left_over<K>(pruned: Applied<K>, failed: &mut Option<Error>) -> Child<K> {
-    if let Err(error) = pruned {
-        failed.get_or_insert(error);
-    }
-    Child::NotWanted
-}
-
-async fn take_down(context: &Context, server: &MCPServer, now: Timestamp) -> Result<Action, Error> {
-    if !labels::has_finalizer(server) {
-        return Ok(Action::await_change());
-    }
-    // `kubectl delete --cascade=orphan`: the children are to stay, and run on.
-    if server
-        .finalizers()
+async fn report(context: &Context, valid: &Valid, applied: Applied) -> Result<Next, Error> {
+    let Applied {
+        observed,
+        error,
+        hint,
+    } = applied;
+    let of_the_spec = error
+        .as_ref()
+        .filter(|error| error.class().is_of_the_spec());
+    let faults: Vec<_> = of_the_spec.map(ToString::to_string).into_iter().collect();
+    let server = &valid.view;
+    let old = server.status();
+    let about = About {
+        server: &valid.object,
+        old: old.as_ref(),
+        hint: &hint,
+    };
+    let found = status::status(about, &faults, &observed, Timestamp::now());
+    let written = report::write(context, server, old.as_ref(), &found, &observed.kinds()).await;
+    let waits = written.as_ref().ok().copied().flatten();
+    let names = [
+        ("ConfigMap", config_map_key(&server.key)),
+        ("Deployment", server.key.clone()),
+        ("Service", server.key.clone()),
+    ];
+    let now = Instant::now();
+    let conflicts = names
         .iter()
-        .any(|finalizer| finalizer == ORPHAN)
-    {
-        context.publish(server, &events::orphaned()).await;
-        deletion::remove_finalizer(&context.client, &context.servers, server).await?;
-        return Ok(Action::await_change());
+        .filter_map(|name| context.refusals.conflict_left(name, now));
+    let changes_in = [waits, found.changes_in]
+        .into_iter()
+        .flatten()
+        .chain(conflicts)
+        .min();
+    let is_ready = found.status.phase == Some(Phase::Ready);
+    let dull_until = now + changes_in.unwrap_or(DULL).min(DULL);
+    context.memories.of(&server.key, server.uid(), |memory| {
+        memory.dull_until = Some(dull_until).filter(|_| !is_ready);
+        memory.changes_in = changes_in;
+    });
+    // What failed first says when to try again.
+    if let Some(error) = error.or(written.err()) {
+        return Err(error);
     }
-    let status = status::terminating(server, &context.observe(server), now);
-    // A status that cannot be written keeps nothing from going.
-    if let Err(error) = write_status(context, server, status, &[]).await {
-        tracing::warn!("{error}");
-    }
-    let namespace = server.namespace().unwrap_or_default();
-    let deployment = context.deployments.get(&namespace, &server.name_any());
-    // Not one without an owner: the collector takes the references away from what is to stay.
-    let ours = |live: &Arc<Deployment>| drift::ownership(server, live.meta()) == Ownership::Ours;
-    // The pods of a Deployment that stays are not waited for.
-    let stays = deployment.as_ref().is_some_and(|live| !ours(live));
-    let refused = match deployment.filter(ours) {
-        Some(live) => deletion::take_down(&context.client, &context.deployments, &live, now).await,
-        None => Ok(()),
-    };
-    let exists = context
-        .deployments
-        .get(&namespace, &server.name_any())
-        .is_some_and(|live| ours(&live));
-    // The status write may have made the version newer.
-    let Some(server) = context.newest(server) else {
-        return Ok(Action::await_change());
-    };
-    let pods = if stays {
-        0
-    } else {
-        context.pods_of(&server).len()
-    };
-    match deletion::step(&server, exists, pods, now) {
-        Step::Done => Ok(Action::await_change()),
-        Step::Wait(time) => refused.map(|()| Action::requeue(time)),
-        // Also when the Deployment cannot be deleted: the server does not stay for ever because of that.
-        Step::RemoveFinalizer => {
-            if let Err(error) = refused {
-                tracing::warn!("given up: {error}");
-            }
-            context.publish(&server, &events::deleted(pods)).await;
-            deletion::remove_finalizer(&context.client, &context.servers, &server).await?;
-            Ok(Action::await_change())
-        }
-    }
+    Ok(match (changes_in, is_ready) {
+        (None, true) => Next::OnChange,
+        (None, false) => Next::In(NOT_READY_RETRY),
+        (Some(time), _) => Next::In(time.min(NOT_READY_RETRY)),
+    })
 }
 
-/// Writes the status if it is due, and tells the news in it. False when it differs but is not written yet.
-/// `children` are the kinds that are there.
-async fn write_status(
+async fn report_faults(
     context: &Context,
-    server: &MCPServer,
-    status: MCPServerStatus,
-    children: &[&str],
-) -> Result<bool, Error> {
-    let key = ObjectRef::from_obj(server);
-    let old = server.status.as_ref();
-    let is_due = {
-        let mut memory = lock(&context.memory);
-        let memory = memory.entry(key.clone()).or_default();
-        let since = memory.status_written.map(|time| time.elapsed());
-        let is_due = status::is_due(old, &status, since);
-        memory.status_waits = !is_due && old != Some(&status);
-        is_due
+    server: &ServerView,
+    faulty: Box<Faulty>,
+) -> Result<Next, Error> {
+    let old = server.status();
+    let about = About {
+        server: &faulty.object,
+        old: old.as_ref(),
+        hint: "",
     };
-    if !is_due {
-        return Ok(old == Some(&status));
-    }
-    // A merge with a null for what there is not: whatever somebody else wrote there goes, too.
-    let mut fields = json!({
-        "phase": null, "selector": null, "endpoint": null, "observedGeneration": null, "lastTransitionTime": null,
-    });
-    let json = |source| Error::Json {
-        action: "writing the status".to_owned(),
-        source,
-    };
-    let given = serde_json::to_value(&status).map_err(json)?;
-    if let (Some(fields), Value::Object(given)) = (fields.as_object_mut(), given) {
-        fields.extend(given);
-    }
-    // Before the status is written: after it, nobody would know that they are not told yet.
-    for news in events::of_change(old, &status, children) {
-        context.publish(server, &news).await;
-    }
-    let body = json!({"metadata": {"uid": server.uid()}, "status": fields});
-    let params = apply::as_manager();
-    let patched = context
-        .api(server)
-        .patch_status(&server.name_any(), &params, &Patch::Merge(&body))
-        .await;
-    let written = match patched.map_err(Error::api("writing the status")) {
-        Ok(written) => written,
-        // Deleted meanwhile: nothing to report on.
-        Err(error) if error.is_not_found() => return Ok(true),
-        Err(error) => return Err(error),
-    };
-    context.servers.wrote(written);
-    lock(&context.memory).entry(key).or_default().status_written = Some(Instant::now());
-    let phase = status.phase.map_or("none", Phase::as_str);
-    tracing::info!(phase, ready = status.ready_replicas, "status written");
-    Ok(true)
+    let observed = context.observe(server);
+    let found = status::status(about, &faulty.faults, &observed, Timestamp::now());
+    report::write(context, server, old.as_ref(), &found, &[]).await?;
+    Err(Error::Invalid {
+        faults: faulty.faults,
+    })
 }
 
-/// Forgets a server that is gone.
-pub fn forget(context: &Context, namespace: &str, name: &str) {
-    lock(&context.memory).remove(&ObjectRef::new(name).within(namespace));
-}
-
-/// What to do after a failed pass: the class decides when to try again.
-pub fn on_error(server: Arc<MCPServer>, error: &Error, context: Arc<Context>) -> Action {
-    let key = ObjectRef::from_obj(&*server);
-    let server = context.newest(&server).unwrap_or(server);
-    let (failures, told, retry) = {
-        let mut memory = lock(&context.memory);
-        let memory = memory.entry(key.clone()).or_default();
-        memory.failures = match error.class() {
-            Class::Transient => memory.failures.saturating_add(1),
-            Class::Configuration | Class::Permanent => 0,
-        };
-        let mut retry = retry_after(error, memory.failures, &server, Timestamp::now());
-        if memory.status_waits {
-            retry = retry.min(status::PROGRESS_INTERVAL);
+/// What follows a failed pass: the class decides when to try again.
+pub fn failed(key: &Key, error: &Error, context: &Context) -> Next {
+    let Some(server) = context.servers.get(key) else {
+        return Next::Never;
+    };
+    let is_new = !matches!(error, Error::TooSoon { .. });
+    let (failures, told, changes_in) = context.memories.of(key, server.uid(), |memory| {
+        if is_new {
+            memory.failures = match error.class() {
+                Class::Transient | Class::Policy => memory.failures.saturating_add(1),
+                Class::Configuration | Class::Permanent => 0,
+            };
         }
-        memory.again_at = Some(Instant::now() + retry);
-        (memory.failures, memory.told.clone(), retry)
-    };
+        memory.dull_until = None;
+        (
+            memory.failures,
+            memory.told_failure.clone(),
+            memory.changes_in.take(),
+        )
+    });
+    // A status that waits to be written is looked at sooner.
+    let mut retry = error
+        .retry_after(failures)
+        .min(changes_in.unwrap_or(Duration::MAX));
+    if server.deleting {
+        retry = retry.min(deletion::retry_within(context, &server));
+    }
     let (class, subject, retry_seconds) = (error.class(), error.subject(), retry.as_secs());
-    let span = span_of(server.meta());
-    span.in_scope(|| {
-        if matches!(error, Error::Refused { .. }) {
-            tracing::debug!("not tried again yet: {error}");
-        } else {
-            tracing::warn!(
-                ?class,
-                ?subject,
-                failures,
-                retry_seconds,
-                "pass failed: {error}"
-            );
-        }
-    });
+    if is_new {
+        tracing::warn!(
+            ?class,
+            ?subject,
+            failures,
+            retry_seconds,
+            "pass failed: {error}"
+        );
+    } else {
+        tracing::debug!("not tried again yet: {error}");
+    }
     // The status is as the pass left it.
-    let status = server.status.as_ref();
-    if let Some(news) = events::of_failure(error, failures, told.as_deref(), status) {
-        lock(&context.memory).entry(key).or_default().told = Some(error.cause());
-        tokio::spawn(async move { context.publish(&server, &news).await }.instrument(span));
+    let status: Option<MCPServerStatus> = server.status();
+    if let Some(news) = events::of_failure(error, failures, told.as_deref(), status.as_ref()) {
+        context.memories.of(key, server.uid(), |memory| {
+            memory.told_failure = Some(error.cause());
+        });
+        context.publisher.publish(&server, &news);
     }
-    Action::requeue(retry)
-}
-
-/// When to try again: of a server that is being deleted at the latest soon after its time is over.
-fn retry_after(error: &Error, failures: u32, server: &MCPServer, now: Timestamp) -> Duration {
-    let retry = error.retry_after(failures);
-    if server.metadata.deletion_timestamp.is_none() {
-        return retry;
-    }
-    // As of a moment ago: the time may have ended since the pass looked.
-    match deletion::step(server, true, 0, now - NOT_READY_RETRY) {
-        Step::Wait(time) => retry.min(time),
-        Step::Done | Step::RemoveFinalizer => retry,
-    }
-}
-
-fn version<K: Resource>(object: Option<Arc<K>>) -> Option<String> {
-    object?.meta().resource_version.clone()
-}
-
-impl Context {
-    /// Waits until everything that is watched has been listed once.
-    pub(super) async fn wait_until_listed(
-        &self,
-        mut pods: tokio::sync::watch::Receiver<bool>,
-    ) -> anyhow::Result<()> {
-        self.servers.wait_until_ready().await?;
-        self.config_maps.wait_until_ready().await?;
-        self.deployments.wait_until_ready().await?;
-        self.services.wait_until_ready().await?;
-        pods.wait_for(|listed| *listed).await?;
-        Ok(())
-    }
-
-    /// The server as the cache has it, which may be ahead of what began a pass; nothing when it is gone.
-    fn newest(&self, server: &MCPServer) -> Option<Arc<MCPServer>> {
-        let namespace = server.namespace().unwrap_or_default();
-        self.servers.get(&namespace, &server.name_any())
-    }
-
-    /// A hash of all that a pass looks at. Of the server itself not its status, nor the version that changes with it.
-    fn seen(&self, server: &MCPServer) -> u64 {
-        let (namespace, name) = (server.namespace().unwrap_or_default(), server.name_any());
-        let config_map = labels::config_map_name(server);
-        let mut hasher = DefaultHasher::new();
-        if let Some(server) = self.newest(server) {
-            let meta = server.meta();
-            let deleted = meta.deletion_timestamp.is_some();
-            (&meta.uid, meta.generation, deleted).hash(&mut hasher);
-            (&meta.labels, &meta.annotations, &meta.finalizers).hash(&mut hasher);
-        }
-        version(self.config_maps.get(&namespace, &config_map)).hash(&mut hasher);
-        version(self.deployments.get(&namespace, &name)).hash(&mut hasher);
-        version(self.services.get(&namespace, &name)).hash(&mut hasher);
-        let mut pods: Vec<_> = self
-            .pods_of(server)
-            .into_iter()
-            .map(Some)
-            .map(version)
-            .collect();
-        pods.sort_unstable();
-        pods.hash(&mut hasher);
-        hasher.finish()
-    }
-
-    fn api(&self, server: &MCPServer) -> Api<MCPServer> {
-        Api::namespaced(self.client.clone(), &server.namespace().unwrap_or_default())
-    }
-
-    fn pods_of(&self, server: &MCPServer) -> Vec<Arc<k8s_openapi::api::core::v1::Pod>> {
-        self.pods
-            .of(&server.namespace().unwrap_or_default(), &server.name_any())
-    }
-
-    /// The children as they are, when none is to be touched.
-    fn observe(&self, server: &MCPServer) -> Observed {
-        Observed {
-            config_map: apply::observe(&self.config_maps, server, &labels::config_map_name(server)),
-            deployment: apply::observe(&self.deployments, server, &server.name_any()),
-            service: apply::observe(&self.services, server, &server.name_any()),
-            pods: self.pods_of(server),
-        }
-    }
-
-    async fn publish(&self, server: &MCPServer, news: &News) {
-        self.publisher.publish(server, news).await;
-    }
+    Next::In(retry)
 }

@@ -1,78 +1,90 @@
 //! The status that tells the truth about a server. Pure: what was observed in, a status out.
 
-use std::sync::Arc;
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
-use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
-use super::apply::Child;
-use super::trouble::trouble;
+use super::key::Key;
+use super::memory::Written;
+use super::observed::{Child, Observed};
+use super::trouble::{Trouble, trouble};
+use super::view::child::{DeploymentFacts, Lack};
 use crate::api::v1alpha1::Phase;
-use crate::api::{FieldError, MCPServer, MCPServerStatus, defaults, labels};
+use crate::api::{FieldError, MCPServer, MCPServerStatus, labels};
 
 /// Counters that change while a rollout goes on are written this often at most.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 /// A pod more or less that makes none ready is written this often at most: a start takes its time.
 const START_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Begins the message of `DeploymentReady` when there is a Deployment of ours.
-const OF_DEPLOYMENT: &str = "Deployment has ";
-
-/// Stands between what a Deployment has and why it has no more.
-pub const TROUBLE: &str = " ready replicas: ";
-
-/// What a pass has seen of a server's children.
-#[derive(Clone, Debug)]
-pub struct Observed {
-    /// The config.
-    pub config_map: Child<ConfigMap>,
-    /// The pods' Deployment.
-    pub deployment: Child<Deployment>,
-    /// The Service.
-    pub service: Child<Service>,
-    /// The pods there are.
-    pub pods: Vec<Arc<Pod>>,
+/// The server that a status is about.
+#[derive(Clone, Copy, Debug)]
+pub struct About<'a> {
+    /// The server, with defaults. Where its spec cannot be read, with what of it can.
+    pub server: &'a MCPServer,
+    /// The status that it had.
+    pub old: Option<&'a MCPServerStatus>,
+    /// What is said of its probes, where they may be why it is not ready.
+    pub hint: &'a str,
 }
 
-impl Observed {
-    /// Why the pods are not those that the spec asks for, if something could not be brought up to date.
-    fn behind(&self) -> Option<&str> {
-        match (&self.deployment, &self.config_map) {
-            (Child::Refused(why, _), _) | (_, Child::Refused(why, _) | Child::Leaving(why)) => {
-                Some(why)
-            }
-            _ => None,
+/// A status, and what it was made of.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The status.
+    pub status: MCPServerStatus,
+    /// A hash of it without its counters; of a reason for not being ready, only that there is one.
+    pub gist: u64,
+    /// How the pods do, when there is a Deployment of ours.
+    pub progress: Option<Progress>,
+    /// When time alone may change the status.
+    pub changes_in: Option<Duration>,
+}
+
+/// How the pods do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Pods that are ready.
+    pub ready: i32,
+    /// Pods that are wanted.
+    pub wanted: i32,
+    /// Why they are not those that the spec asks for.
+    pub behind: Option<String>,
+    /// Why they are not ready.
+    pub trouble: Option<Trouble>,
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Deployment has {}/{} ready replicas",
+            self.ready, self.wanted
+        )?;
+        match (&self.behind, &self.trouble) {
+            (Some(behind), _) => write!(f, ", but is not up to date: {behind}"),
+            (None, Some(trouble)) => write!(f, ": {trouble}"),
+            (None, None) => Ok(()),
         }
     }
-
-    /// The kinds of the children that are there.
-    pub fn kinds(&self) -> Vec<&'static str> {
-        let all = [
-            ("ConfigMap", self.config_map.object().is_some()),
-            ("Deployment", self.deployment.object().is_some()),
-            ("Service", self.service.object().is_some()),
-        ];
-        let there = all.into_iter().filter(|(_, is_there)| *is_there);
-        there.map(|(kind, _)| kind).collect()
-    }
 }
 
-/// The status of a server whose spec is as `faults` say; `server` carries the status it had.
-pub fn status(
-    server: &MCPServer,
-    faults: &[String],
-    observed: &Observed,
-    now: Timestamp,
-) -> MCPServerStatus {
-    let deployment = deployment_ready(server, observed, now);
-    let service = service_ready(server, observed);
+/// The status of a server whose spec is as `faults` say.
+pub fn status(about: About<'_>, faults: &[String], observed: &Observed, now: Timestamp) -> Report {
+    let pods = pods(about, observed, now);
     let configuration = configuration_valid(faults);
-    let ready = ready(server, &configuration, &deployment, &service);
-    let phase = if configuration.is_false() || deadline_passed(observed) {
+    let service = service_ready(about, observed);
+    let ready = ready(about, &configuration, observed, &pods.finding, &service);
+    let phase = if configuration.is_false()
+        || observed
+            .deployment
+            .view()
+            .is_some_and(|view| view.facts.deadline_passed)
+    {
         Phase::Failed
     } else if ready.is_true {
         Phase::Ready
@@ -80,25 +92,20 @@ pub fn status(
         Phase::Pending
     };
     assemble(
-        server,
+        about,
         phase,
-        [configuration, deployment, service, ready],
+        vec![configuration, service, ready],
+        pods,
         observed,
         now,
     )
 }
 
 /// The status of a server that is being deleted.
-pub fn terminating(server: &MCPServer, observed: &Observed, now: Timestamp) -> MCPServerStatus {
+pub fn terminating(about: About<'_>, observed: &Observed, now: Timestamp) -> Report {
     let ready = Finding::no("Ready", "Terminating", "MCPServer is being deleted");
-    let deployment = deployment_ready(server, observed, now);
-    assemble(
-        server,
-        Phase::Terminating,
-        [deployment, ready],
-        observed,
-        now,
-    )
+    let pods = pods(about, observed, now);
+    assemble(about, Phase::Terminating, vec![ready], pods, observed, now)
 }
 
 /// A condition before it is compared with the one that was.
@@ -107,25 +114,41 @@ struct Finding {
     is_true: bool,
     reason: &'static str,
     message: String,
+    /// The message without what changes while nothing of note happens.
+    gist: Option<&'static str>,
+    /// What the condition `Ready` says of it, where that is known.
+    cause: Option<String>,
 }
 
 impl Finding {
-    fn yes(type_: &'static str, reason: &'static str, message: impl Into<String>) -> Self {
+    fn new(
+        type_: &'static str,
+        is_true: bool,
+        reason: &'static str,
+        message: impl Into<String>,
+    ) -> Self {
         Self {
             type_,
-            is_true: true,
+            is_true,
             reason,
             message: message.into(),
+            gist: None,
+            cause: None,
         }
     }
 
+    fn yes(type_: &'static str, reason: &'static str, message: impl Into<String>) -> Self {
+        Self::new(type_, true, reason, message)
+    }
+
     fn no(type_: &'static str, reason: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            type_,
-            is_true: false,
-            reason,
-            message: message.into(),
-        }
+        Self::new(type_, false, reason, message)
+    }
+
+    /// A message that is the cause, too.
+    fn because(self) -> Self {
+        let cause = Some(self.message.clone());
+        Self { cause, ..self }
     }
 
     fn is_false(&self) -> bool {
@@ -134,144 +157,130 @@ impl Finding {
 }
 
 fn configuration_valid(faults: &[String]) -> Finding {
+    const TYPE: &str = "ConfigurationValid";
     if faults.is_empty() {
-        Finding::yes(
-            "ConfigurationValid",
-            "ConfigurationValid",
-            "The configuration is valid",
-        )
+        Finding::yes(TYPE, "ConfigurationValid", "The configuration is valid")
     } else {
-        Finding::no(
-            "ConfigurationValid",
-            "ConfigurationInvalid",
-            faults.join("; "),
-        )
+        Finding::no(TYPE, "ConfigurationInvalid", faults.join("; "))
     }
 }
 
-fn deployment_ready(server: &MCPServer, observed: &Observed, now: Timestamp) -> Finding {
+/// What is said of the Deployment.
+struct Pods {
+    finding: Finding,
+    progress: Option<Progress>,
+    changes_in: Option<Duration>,
+}
+
+fn pods(about: About<'_>, observed: &Observed, now: Timestamp) -> Pods {
     const TYPE: &str = "DeploymentReady";
-    if let Child::Conflict(text) = &observed.config_map {
-        return Finding::no(TYPE, "NameConflict", text);
+    let said = |finding| Pods {
+        finding,
+        progress: None,
+        changes_in: None,
+    };
+    if let Some(text) = observed
+        .config_map
+        .conflict()
+        .or(observed.deployment.conflict())
+    {
+        return said(Finding::no(TYPE, "NameConflict", text));
     }
     let behind = observed.behind();
-    match (&observed.deployment, behind) {
-        (Child::Conflict(text), _) => Finding::no(TYPE, "NameConflict", text),
-        (Child::Leaving(text), _) => Finding::no(TYPE, "DeploymentNotReady", text),
-        (Child::Present(live) | Child::Refused(_, Some(live)), Some(why)) => {
-            let message = format!("{}, but is not up to date: {why}", counted(server, live));
-            Finding::no(TYPE, "DeploymentNotReady", message)
-        }
-        (Child::Present(live) | Child::Refused(_, Some(live)), None) => {
-            let message = counted(server, live);
-            if is_rolled_out(live, server.spec.replicas) {
-                return Finding::yes(TYPE, "DeploymentReady", message);
-            }
-            let pods = observed.pods.iter().map(|pod| &**pod);
-            let because = trouble(live, pods, defaults::probes(&server.spec), now);
-            let because = because.map_or(String::new(), |because| format!(": {because}"));
-            Finding::no(TYPE, "DeploymentNotReady", message + &because)
-        }
-        (Child::Absent | Child::NotWanted | Child::Refused(_, None), why) => {
-            let why = why.unwrap_or("Deployment does not exist");
-            Finding::no(TYPE, "DeploymentNotFound", why)
-        }
+    if let Child::Leaving(text) = &observed.deployment {
+        return said(Finding::no(TYPE, "DeploymentNotReady", text).because());
     }
-}
-
-fn counted(server: &MCPServer, deployment: &Deployment) -> String {
-    let (status, wanted) = (deployment.status.as_ref(), server.spec.replicas);
-    let ready = status.and_then(|status| status.ready_replicas).unwrap_or(0);
-    format!("{OF_DEPLOYMENT}{ready}/{wanted} ready replicas")
+    let Some(view) = observed.deployment.view() else {
+        let absent = Finding::no(
+            TYPE,
+            "DeploymentNotFound",
+            behind.unwrap_or("Deployment does not exist"),
+        );
+        return said(if behind.is_some() {
+            absent.because()
+        } else {
+            absent
+        });
+    };
+    let (facts, wanted) = (&view.facts, about.server.spec.replicas);
+    let mut progress = Progress {
+        ready: facts.ready,
+        wanted,
+        behind: behind.map(ToOwned::to_owned),
+        trouble: None,
+    };
+    let mut changes_in = None;
+    let finding = if progress.behind.is_none() && is_rolled_out(facts, wanted) {
+        Finding::yes(TYPE, "DeploymentReady", progress.to_string())
+    } else {
+        let (found, next) = trouble(&view.key, facts, &observed.pods, about.hint, now);
+        progress.trouble = found.filter(|_| progress.behind.is_none());
+        changes_in = next;
+        let cause = progress
+            .behind
+            .clone()
+            .or(progress.trouble.as_ref().map(ToString::to_string));
+        Finding {
+            // Pods come and go; that there is a reason, or none, is of note.
+            gist: Some(if progress.behind.is_some() {
+                "behind"
+            } else if progress.trouble.is_some() {
+                "in trouble"
+            } else {
+                "going on"
+            }),
+            cause,
+            ..Finding::no(TYPE, "DeploymentNotReady", progress.to_string())
+        }
+    };
+    Pods {
+        finding,
+        progress: Some(progress),
+        changes_in,
+    }
 }
 
 /// All pods are of the newest template, ready, and no other ones are left.
-fn is_rolled_out(deployment: &Deployment, wanted: i32) -> bool {
-    let Some(status) = &deployment.status else {
-        return false;
-    };
-    let counts = [
-        status.replicas,
-        status.updated_replicas,
-        status.ready_replicas,
-    ];
-    is_observed(deployment, status) && counts.iter().all(|count| count.unwrap_or(0) == wanted)
+fn is_rolled_out(facts: &DeploymentFacts, wanted: i32) -> bool {
+    let counts = [facts.replicas, facts.updated, facts.ready];
+    facts.is_observed && counts.iter().all(|count| *count == wanted)
 }
 
-/// The rollout of the newest template took longer than its progress deadline.
-fn deadline_passed(observed: &Observed) -> bool {
-    let Some(deployment) = observed.deployment.object() else {
-        return false;
-    };
-    let Some(status) = deployment
-        .status
-        .as_ref()
-        .filter(|status| is_observed(deployment, status))
-    else {
-        return false;
-    };
-    status.conditions.iter().flatten().any(|condition| {
-        condition.type_ == "Progressing"
-            && condition.reason.as_deref() == Some("ProgressDeadlineExceeded")
-    })
-}
-
-/// Whether a status is about the newest spec.
-fn is_observed(deployment: &Deployment, status: &DeploymentStatus) -> bool {
-    status.observed_generation.unwrap_or(0) >= deployment.metadata.generation.unwrap_or(0)
-}
-
-fn service_ready(server: &MCPServer, observed: &Observed) -> Finding {
+fn service_ready(about: About<'_>, observed: &Observed) -> Finding {
     const TYPE: &str = "ServiceReady";
-    if !server.spec.transport.is_network() {
+    if !about.server.spec.transport.is_network() {
         return Finding::yes(TYPE, "NotRequired", "A stdio server has no Service");
     }
     match &observed.service {
-        Child::Present(service) => match service_lacks(service) {
+        Child::Present(service) => match service.facts {
             None => Finding::yes(TYPE, "ServiceReady", "Service is ready"),
-            Some(lacking) => Finding::no(TYPE, "ServiceNotReady", format!("Service {lacking}")),
+            Some(lack) => Finding::no(TYPE, "ServiceNotReady", format!("Service {lack}")).because(),
         },
         Child::Conflict(text) => Finding::no(TYPE, "NameConflict", text),
         Child::Refused(text, Some(_)) | Child::Leaving(text) => {
-            Finding::no(TYPE, "ServiceNotReady", text)
+            Finding::no(TYPE, "ServiceNotReady", text).because()
         }
-        Child::Refused(text, None) => Finding::no(TYPE, "ServiceNotFound", text),
+        Child::Refused(text, None) => Finding::no(TYPE, "ServiceNotFound", text).because(),
         Child::Absent | Child::NotWanted => {
             Finding::no(TYPE, "ServiceNotFound", "Service does not exist")
         }
     }
 }
 
-fn service_lacks(service: &Service) -> Option<&'static str> {
-    let spec = service.spec.as_ref()?;
-    if spec.cluster_ip.as_deref().unwrap_or_default().is_empty() {
-        return Some("has no cluster IP yet");
-    }
-    match spec.type_.as_deref() {
-        Some("LoadBalancer") => {
-            let balancer = service
-                .status
-                .as_ref()
-                .and_then(|status| status.load_balancer.as_ref());
-            let ingress = balancer.and_then(|balancer| balancer.ingress.as_ref());
-            ingress
-                .is_none_or(Vec::is_empty)
-                .then_some("waits for the load balancer's address")
-        }
-        Some("NodePort") => {
-            let ports = spec.ports.as_deref().unwrap_or_default();
-            ports
-                .iter()
-                .any(|port| port.node_port.unwrap_or(0) == 0)
-                .then_some("has no node port yet")
-        }
-        _ => None,
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ClusterIp => "has no cluster IP yet",
+            Self::Ingress => "waits for the load balancer's address",
+            Self::NodePort => "has no node port yet",
+        })
     }
 }
 
 fn ready(
-    server: &MCPServer,
+    about: About<'_>,
     configuration: &Finding,
+    observed: &Observed,
     deployment: &Finding,
     service: &Finding,
 ) -> Finding {
@@ -279,14 +288,16 @@ fn ready(
     if configuration.is_false() {
         return Finding::no(TYPE, "ConfigurationInvalid", configuration.message.clone());
     }
-    if let Some(conflict) = [deployment, service]
-        .into_iter()
-        .find(|finding| finding.reason == "NameConflict")
-    {
-        return Finding::no(TYPE, "NameConflict", conflict.message.clone());
+    let conflicts = [
+        observed.config_map.conflict(),
+        observed.deployment.conflict(),
+        observed.service.conflict(),
+    ];
+    if let Some(conflict) = conflicts.into_iter().flatten().next() {
+        return Finding::no(TYPE, "NameConflict", conflict);
     }
-    if server.spec.replicas == 0 {
-        return Finding::no(TYPE, "ScaledToZero", "MCPServer is scaled to zero replicas");
+    if about.server.spec.replicas == 0 {
+        return Finding::yes(TYPE, "ScaledToZero", "MCPServer is scaled to zero replicas");
     }
     let message = match (deployment.is_true, service.is_true) {
         (true, true) => {
@@ -300,21 +311,71 @@ fn ready(
         (true, false) => "Service is not ready",
         (false, false) => "Deployment and Service are not ready",
     };
-    Finding::no(TYPE, "MCPServerNotReady", message)
+    let unready = [deployment, service]
+        .into_iter()
+        .filter(|finding| finding.is_false());
+    let causes: Vec<_> = unready
+        .filter_map(|finding| finding.cause.as_deref())
+        .collect();
+    Finding {
+        // The causes' own conditions tell whether they are of note.
+        gist: Some(message),
+        ..Finding::no(
+            TYPE,
+            "MCPServerNotReady",
+            if causes.is_empty() {
+                message.to_owned()
+            } else {
+                format!("{message}: {}", causes.join("; "))
+            },
+        )
+    }
 }
 
-fn assemble<const N: usize>(
-    server: &MCPServer,
+/// The conditions of kstatus: with them Flux, Argo CD and `helm --wait` see what is.
+fn kstatus(phase: Phase, ready: &Finding) -> Option<Finding> {
+    let type_ = match phase {
+        Phase::Ready => return None,
+        Phase::Failed => "Stalled",
+        Phase::Pending | Phase::Terminating => "Reconciling",
+    };
+    Some(Finding {
+        gist: ready.gist,
+        ..Finding::yes(type_, ready.reason, ready.message.clone())
+    })
+}
+
+fn assemble(
+    about: About<'_>,
     phase: Phase,
-    findings: [Finding; N],
+    mut findings: Vec<Finding>,
+    pods: Pods,
     observed: &Observed,
     now: Timestamp,
-) -> MCPServerStatus {
-    let old = server.status.clone().unwrap_or_default();
-    let generation = server.metadata.generation;
+) -> Report {
+    let old = about.old.cloned().unwrap_or_default();
+    let generation = about.server.metadata.generation;
+    findings.insert(1.min(findings.len()), pods.finding);
+    let ready = findings.iter().find(|finding| finding.type_ == "Ready");
+    findings.extend(ready.and_then(|ready| kstatus(phase, ready)));
+
     let mut conditions = old.conditions.clone();
+    // What is not said any more is not there any more.
+    conditions.retain(|condition| {
+        !matches!(condition.type_.as_str(), "Stalled" | "Reconciling")
+            || findings
+                .iter()
+                .any(|finding| finding.type_ == condition.type_)
+    });
     let mut last_transition_time = old.last_transition_time.clone();
+    let mut gist = DefaultHasher::new();
+    let endpoint =
+        (phase == Phase::Ready && about.server.spec.replicas > 0).then(|| endpoint(about.server));
+    (phase.as_str(), generation, &endpoint).hash(&mut gist);
     for finding in findings {
+        let message = short(finding.message);
+        let of_note = finding.gist.unwrap_or(&message);
+        (finding.type_, finding.is_true, finding.reason, of_note).hash(&mut gist);
         let before = conditions
             .iter()
             .position(|condition| condition.type_ == finding.type_);
@@ -332,7 +393,7 @@ fn assemble<const N: usize>(
             type_: finding.type_.to_owned(),
             status: status.to_owned(),
             reason: finding.reason.to_owned(),
-            message: short(finding.message),
+            message,
             observed_generation: generation,
             last_transition_time: since,
         };
@@ -341,19 +402,21 @@ fn assemble<const N: usize>(
             None => conditions.push(condition),
         }
     }
-    let counts = observed
-        .deployment
-        .object()
-        .and_then(|deployment| deployment.status.as_ref());
-    MCPServerStatus {
-        phase: Some(phase),
-        conditions,
-        ready_replicas: counts.and_then(|status| status.ready_replicas).unwrap_or(0),
-        replicas: counts.and_then(|status| status.replicas).unwrap_or(0),
-        selector: Some(labels::selector_string(&server.name_any())),
-        endpoint: (phase == Phase::Ready).then(|| endpoint(server)),
-        observed_generation: generation,
-        last_transition_time,
+    let counts = observed.deployment.view().map(|view| &view.facts);
+    Report {
+        status: MCPServerStatus {
+            phase: Some(phase),
+            conditions,
+            ready_replicas: counts.map_or(0, |facts| facts.ready),
+            replicas: counts.map_or(0, |facts| facts.replicas),
+            selector: Some(labels::selector_string(&about.server.name_any())),
+            endpoint,
+            observed_generation: generation,
+            last_transition_time,
+        },
+        gist: gist.finish(),
+        progress: pods.progress,
+        changes_in: pods.changes_in,
     }
 }
 
@@ -373,7 +436,7 @@ fn short(message: String) -> String {
 
 /// Where clients find the server.
 pub fn endpoint(server: &MCPServer) -> String {
-    let (name, namespace) = (server.name_any(), server.namespace().unwrap_or_default());
+    let Key { name, namespace } = Key::of(server);
     let host = format!("{name}.{namespace}.svc.cluster.local");
     if server.spec.transport.is_network() {
         format!("http://{host}:{}", server.spec.port)
@@ -382,63 +445,55 @@ pub fn endpoint(server: &MCPServer) -> String {
     }
 }
 
-/// What a status says of a Deployment that is there: counters, and after a colon what is the matter.
-pub fn of_deployment(status: &MCPServerStatus) -> Option<&str> {
-    let mut conditions = status.conditions.iter();
-    let condition = conditions.find(|condition| condition.type_ == "DeploymentReady")?;
-    condition.message.strip_prefix(OF_DEPLOYMENT)
-}
-
 /// The faults as a condition's message has them.
 pub fn describe(faults: &[FieldError]) -> Vec<String> {
     faults.iter().map(ToString::to_string).collect()
 }
 
-/// Whether the new status is to be written now.
+/// A hash of a status as it is stored.
+pub fn stored(status: Option<&MCPServerStatus>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    // A status that is no JSON is none that was stored.
+    serde_json::to_string(&status)
+        .unwrap_or_default()
+        .hash(&mut hasher);
+    hasher.finish()
+}
+
+/// How long the new status is to wait before it is written; nothing when it is not to be written at all.
 ///
-/// Mere progress (counters, another reason in the same words) waits until [`PROGRESS_INTERVAL`] after
-/// the last write: a server that becomes ready soon costs two writes, not one a pod. So does what is left
-/// to tell of a server that is being deleted.
-pub fn is_due(
+/// Mere progress (counters, another reason in the same words) waits until [`PROGRESS_INTERVAL`] after the last write:
+/// a server that becomes ready soon costs two writes, not one a pod. So does what is left to tell of a server that is
+/// being deleted. What somebody else wrote is put right at once.
+pub fn due_in(
     old: Option<&MCPServerStatus>,
-    new: &MCPServerStatus,
-    since_last_write: Option<Duration>,
-) -> bool {
-    let Some(old) = old else { return true };
-    if old == new {
-        return false;
+    new: &Report,
+    last: Option<&Written>,
+    now: std::time::Instant,
+) -> Option<Duration> {
+    if old == Some(&new.status) {
+        return None;
     }
-    let going = [old, new]
+    let (Some(old), Some(last)) = (old, last) else {
+        return Some(Duration::ZERO);
+    };
+    let is_going = [old, &new.status]
         .iter()
         .all(|status| status.phase == Some(Phase::Terminating));
-    if !going && coarse(old) != coarse(new) {
-        return true;
+    let is_of_note = last.gist != new.gist || last.stored != stored(Some(old));
+    if is_of_note && !is_going {
+        return Some(Duration::ZERO);
     }
     let only_started = MCPServerStatus {
-        replicas: new.replicas,
+        replicas: new.status.replicas,
         ..old.clone()
-    } == *new;
+    } == new.status;
     let interval = if only_started {
         START_INTERVAL
     } else {
         PROGRESS_INTERVAL
     };
-    since_last_write.is_none_or(|since| since >= interval)
-}
-
-/// The status without its counters; of a reason for not being ready only that there is one.
-fn coarse(status: &MCPServerStatus) -> MCPServerStatus {
-    let mut status = status.clone();
-    status.replicas = 0;
-    status.ready_replicas = 0;
-    for condition in &mut status.conditions {
-        if condition.reason == "DeploymentNotReady" && condition.message.starts_with(OF_DEPLOYMENT)
-        {
-            let has_reason = condition.message.contains(": ");
-            condition.message = has_reason.to_string();
-        }
-    }
-    status
+    Some(interval.saturating_sub(now.saturating_duration_since(last.at)))
 }
 
 #[cfg(test)]

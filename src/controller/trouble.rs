@@ -1,178 +1,202 @@
 //! Why pods are not ready, in words that stay the same while nothing changes. Pure.
 
 use std::cmp::Reverse;
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
 use k8s_openapi::jiff::Timestamp;
-use kube::ResourceExt;
 
-use crate::api::defaults::Probes;
+use super::key::Key;
+use super::view::child::DeploymentFacts;
+use super::view::pod::{End, PodTrouble, PodView};
 use crate::api::labels;
 
-/// How long a container may run without getting ready before that is worth a word.
+/// How long a container may run without getting ready, or not start at all, before that is worth a word.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The first reason why a Deployment has not the pods it should have.
-pub fn trouble<'a>(
-    deployment: &Deployment,
-    pods: impl IntoIterator<Item = &'a Pod>,
-    probes: Probes<'_>,
+/// Why a Deployment has not the pods that it is to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// The pod that this was found at: of many in the same trouble, now one comes first, now another.
+    pub pod: Option<Arc<str>>,
+    /// The trouble in one word, such as `CrashLoopBackOff`.
+    pub cause: Box<str>,
+    /// What there is to say beside it.
+    pub detail: String,
+}
+
+/// `pod a-1: CrashLoopBackOff: container mcp-server …`.
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(pod) = &self.pod {
+            write!(f, "pod {pod}: ")?;
+        }
+        match &*self.detail {
+            "" => f.write_str(&self.cause),
+            detail => write!(f, "{}: {detail}", self.cause),
+        }
+    }
+}
+
+impl Trouble {
+    fn new(cause: impl Into<Box<str>>, detail: impl Into<String>) -> Self {
+        Self {
+            pod: None,
+            cause: cause.into(),
+            detail: detail.into(),
+        }
+    }
+}
+
+/// The first reason why a Deployment has not the pods that it is to have; and when time alone may change the answer.
+///
+/// `hint` is what is said of the probes of the server's own container, or nothing.
+pub fn trouble(
+    deployment: &Key,
+    facts: &DeploymentFacts,
+    pods: &[Arc<PodView>],
+    hint: &str,
     now: Timestamp,
-) -> Option<String> {
-    refused_pods(deployment).or_else(|| {
-        let mut pods: Vec<_> = pods.into_iter().collect();
-        // The newest first: those of the last template stay until it works, and their trouble is over.
-        pods.sort_by_key(|pod| Reverse(pod.metadata.creation_timestamp.as_ref().map(|at| at.0)));
-        pods.into_iter().find_map(|pod| of_pod(pod, probes, now))
-    })
+) -> (Option<Trouble>, Option<Duration>) {
+    if facts.is_paused {
+        let Key { namespace, name } = deployment;
+        let detail = format!(
+            "the Deployment is paused, so no change is rolled out; kubectl rollout resume deployment/{name} -n {namespace}"
+        );
+        return (Some(Trouble::new("Paused", detail)), None);
+    }
+    if let Some((reason, message)) = &facts.refused_pods {
+        return (Some(refused_pods(reason, message)), None);
+    }
+    let mut pods: Vec<_> = pods.iter().collect();
+    // The newest first: those of the last template stay until it works, and their trouble is over.
+    pods.sort_by_key(|pod| Reverse(pod.created));
+    let mut next: Option<Duration> = None;
+    for pod in pods {
+        match of_pod(pod, hint, now) {
+            Told::Nothing => {}
+            Told::In(left) => next = Some(next.map_or(left, |next| next.min(left))),
+            Told::Now(trouble) => {
+                let pod = Some(pod.key.name.clone());
+                return (Some(Trouble { pod, ..trouble }), next);
+            }
+        }
+    }
+    let late = facts.deadline_passed.then(|| {
+        let detail = "the rollout made no progress within its deadline; see the conditions of the Deployment's status";
+        Trouble::new("ProgressDeadlineExceeded", detail)
+    });
+    (late, next)
 }
 
 /// Pods that the API server does not take: quota, admission. The ReplicaSet's condition comes up here.
-fn refused_pods(deployment: &Deployment) -> Option<String> {
-    let conditions = deployment.status.as_ref()?.conditions.as_ref()?;
-    let failure = conditions
-        .iter()
-        .find(|c| c.type_ == "ReplicaFailure" && c.status == "True")?;
-    let reason = failure.reason.as_deref().unwrap_or("ReplicaFailure");
-    let message = failure.message.as_deref().unwrap_or_default();
+fn refused_pods(reason: &str, message: &str) -> Trouble {
     // The message names a pod that never was, another one each time.
-    let message = message
-        .split_once(" is forbidden: ")
+    let message = [" is forbidden: ", " is invalid: "]
+        .iter()
+        .find_map(|words| message.split_once(words))
         .map_or(message, |(_, rest)| rest);
-    Some(format!("{reason}: {message}"))
+    let is_limit_range = [
+        " usage per ",
+        "limit to request ratio per ",
+        "must be less than or equal to",
+    ]
+    .iter()
+    .any(|words| message.contains(words));
+    let hint = if is_limit_range {
+        "; a LimitRange of the namespace does not allow the requests or limits, which are by default the operator's: set spec.resources"
+    } else {
+        ""
+    };
+    let reason = if reason.is_empty() {
+        "ReplicaFailure"
+    } else {
+        reason
+    };
+    Trouble::new(reason, format!("{message}{hint}"))
 }
 
-fn of_pod(pod: &Pod, probes: Probes<'_>, now: Timestamp) -> Option<String> {
-    if pod.metadata.deletion_timestamp.is_some() {
-        return None;
-    }
-    let status = pod.status.as_ref()?;
-    let name = pod.name_any();
-    let unschedulable = status.conditions.iter().flatten().find(|condition| {
-        condition.type_ == "PodScheduled"
-            && condition.status == "False"
-            && condition.reason.as_deref() == Some("Unschedulable")
-    });
-    if let Some(condition) = unschedulable {
-        return Some(format!(
-            "pod {name}: Unschedulable: {}",
-            condition.message.as_deref().unwrap_or_default()
-        ));
-    }
-    // An init container is not probed: it runs for as long as it takes.
-    let init = status.init_container_statuses.iter().flatten();
-    let init = init.filter(|container| {
-        container
-            .state
-            .as_ref()
-            .is_some_and(|state| state.running.is_none())
-    });
-    let containers = status.container_statuses.iter().flatten();
-    init.chain(containers)
-        .find_map(|container| {
-            // The probes are those of the server; of a sidecar's nothing is known.
-            let probes = if container.name == labels::CONTAINER {
-                probes
-            } else {
-                Probes::None
-            };
-            of_container(container, probes, now)
-        })
-        .map(|reason| format!("pod {name}: {reason}"))
+/// What is to be said, and when.
+enum Told {
+    Nothing,
+    /// Nothing yet; after this time it is worth a word.
+    In(Duration),
+    Now(Trouble),
 }
 
-fn of_container(container: &ContainerStatus, probes: Probes<'_>, now: Timestamp) -> Option<String> {
-    let state = container.state.as_ref()?;
-    let name = &container.name;
-    if let Some(waiting) = &state.waiting {
-        return match waiting.reason.as_deref() {
-            None | Some("ContainerCreating" | "PodInitializing") => None,
-            // The two take turns, with texts that change.
-            Some("ErrImagePull" | "ImagePullBackOff") => Some(format!(
-                "ImagePullBackOff: the image {:?} of container {name} cannot be pulled",
-                container.image
-            )),
-            Some("CrashLoopBackOff") => Some(crash(container, probes)),
-            Some(reason) => Some(format!(
-                "{reason}: {}",
-                waiting.message.as_deref().unwrap_or_default()
-            )),
-        };
-    }
-    if let Some(terminated) = &state.terminated {
-        return (terminated.exit_code != 0).then(|| crash(container, probes));
-    }
-    let running = state.running.as_ref()?;
-    if container.ready {
-        return None;
-    }
-    if last_end(container).is_some_and(|end| is_out_of_memory(end) || !was_killed(end.exit_code)) {
-        return Some(crash(container, probes));
-    }
-    let since = running
-        .started_at
-        .as_ref()
-        .map(|time| now.duration_since(time.0));
-    let long = since.is_some_and(|since| since.unsigned_abs() >= PATIENCE && since.is_positive());
-    let restarted = container.restart_count > 0;
-    (long || restarted).then(|| {
-        format!(
-            "container {name} runs but does not get ready{}",
-            hint(probes)
-        )
+fn of_pod(pod: &PodView, hint: &str, now: Timestamp) -> Told {
+    let Some(trouble) = &pod.trouble else {
+        return Told::Nothing;
+    };
+    // The probes are those of the server; of a sidecar's nothing is known.
+    let hint_of = |container: &str| {
+        if container == labels::CONTAINER {
+            hint
+        } else {
+            ""
+        }
+    };
+    Told::Now(match &**trouble {
+        PodTrouble::Unschedulable(message) => Trouble::new("Unschedulable", &**message),
+        PodTrouble::Gated => Trouble::new(
+            "SchedulingGated",
+            "it is not scheduled until its scheduling gates are removed",
+        ),
+        PodTrouble::Creating { since } => {
+            if let Some(left) = patience_left(Some(*since), now) {
+                return Told::In(left);
+            }
+            let Key { namespace, name } = &pod.key;
+            let detail =
+                format!("no container runs yet; see kubectl describe pod {name} -n {namespace}");
+            Trouble::new("ContainerCreating", detail)
+        }
+        PodTrouble::Image { container, image } => {
+            let detail = format!("the image {image:?} of container {container} cannot be pulled");
+            Trouble::new("ImagePullBackOff", detail)
+        }
+        PodTrouble::Waiting { reason, message } => Trouble::new(reason.clone(), &**message),
+        PodTrouble::Crash { container, end } => Trouble::new(
+            "CrashLoopBackOff",
+            crash(container, *end, hint_of(container)),
+        ),
+        PodTrouble::Running {
+            container,
+            since,
+            restarted,
+        } => {
+            if let Some(left) = patience_left(*since, now).filter(|_| !restarted) {
+                return Told::In(left);
+            }
+            let detail = format!(
+                "container {container} runs but does not get ready{}",
+                hint_of(container)
+            );
+            Trouble::new("NotReady", detail)
+        }
     })
 }
 
-fn crash(container: &ContainerStatus, probes: Probes<'_>) -> String {
-    let name = &container.name;
-    let what = match last_end(container) {
-        Some(end) if is_out_of_memory(end) => {
+/// How long what began then is to wait yet before it is worth a word.
+fn patience_left(since: Option<Timestamp>, now: Timestamp) -> Option<Duration> {
+    let elapsed = since.map_or(Duration::ZERO, |since| {
+        Duration::try_from(now.duration_since(since)).unwrap_or_default()
+    });
+    Some(PATIENCE.saturating_sub(elapsed)).filter(|left| !left.is_zero())
+}
+
+fn crash(container: &str, end: Option<End>, hint: &str) -> String {
+    let what = match end {
+        Some(End::OutOfMemory) => {
             "ran out of memory (OOMKilled); raise its memory limit".to_owned()
         }
         // A liveness probe that never succeeds ends in a kill.
-        Some(end) if was_killed(end.exit_code) => {
-            format!("was ended with code {}{}", end.exit_code, hint(probes))
-        }
+        Some(End::Code(code @ (137 | 143))) => format!("was ended with code {code}{hint}"),
         // So does one of a server that takes being told to end for a success.
-        Some(end) if end.exit_code == 0 => format!(
-            "exits with code 0; see kubectl logs --previous{}",
-            hint(probes)
-        ),
-        Some(end) => format!(
-            "exits with code {}; see kubectl logs --previous",
-            end.exit_code
-        ),
+        Some(End::Code(0)) => format!("exits with code 0; see kubectl logs --previous{hint}"),
+        Some(End::Code(code)) => format!("exits with code {code}; see kubectl logs --previous"),
         None => "keeps ending; see kubectl logs --previous".to_owned(),
     };
-    format!("CrashLoopBackOff: container {name} {what}")
-}
-
-fn last_end(container: &ContainerStatus) -> Option<&ContainerStateTerminated> {
-    let states = [&container.state, &container.last_state];
-    let mut ends = states.into_iter().flatten();
-    ends.find_map(|state| state.terminated.as_ref())
-}
-
-fn is_out_of_memory(end: &ContainerStateTerminated) -> bool {
-    end.reason.as_deref() == Some("OOMKilled")
-}
-
-/// Ended by SIGKILL or SIGTERM.
-fn was_killed(code: i32) -> bool {
-    code == 137 || code == 143
-}
-
-fn hint(probes: Probes<'_>) -> String {
-    match probes {
-        Probes::Http {
-            liveness,
-            readiness,
-        } => format!(
-            "; it is probed by GET {liveness} and GET {readiness}: a server without such a path needs spec.health.type: TCP"
-        ),
-        Probes::Tcp => "; it is probed by connections to spec.port".to_owned(),
-        Probes::None => String::new(),
-    }
+    format!("container {container} {what}")
 }

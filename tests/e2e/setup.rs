@@ -15,7 +15,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, CustomResourceExt, ResourceExt};
 use mcp_operator::api::MCPServer;
-use mcp_operator::controller::apply::ChildKind;
 use serde_json::{Value, json};
 
 use crate::rbac;
@@ -33,6 +32,25 @@ pub fn options() -> Options {
         crds: vec![MCPServer::crd()],
         ..Options::default()
     }
+}
+
+/// A kind of namespaced objects.
+pub trait Object:
+    kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+    + Clone
+    + std::fmt::Debug
+    + serde::Serialize
+    + serde::de::DeserializeOwned
+{
+}
+
+impl<K> Object for K where
+    K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + serde::Serialize
+        + serde::de::DeserializeOwned
+{
 }
 
 /// The binary under test.
@@ -448,7 +466,7 @@ impl Space {
     /// Waits until an object is as wanted.
     pub async fn until_object<K>(&self, name: &str, what: &str, is: impl Fn(&K) -> bool) -> K
     where
-        K: ChildKind,
+        K: Object,
     {
         let api = self.api::<K>();
         eventually(
@@ -469,7 +487,7 @@ impl Space {
     /// Waits until an object is gone.
     pub async fn until_gone<K>(&self, name: &str)
     where
-        K: ChildKind,
+        K: Object,
     {
         let api = self.api::<K>();
         eventually(

@@ -205,7 +205,7 @@ fn volumes(server: &MCPServer) -> (Vec<Volume>, Vec<VolumeMount>) {
         volumes.push(Volume {
             name: defaults::CONFIG_VOLUME.to_owned(),
             config_map: Some(ConfigMapVolumeSource {
-                name: labels::config_map_name(server),
+                name: labels::config_map_name(&server.name_any()),
                 ..Default::default()
             }),
             ..Default::default()

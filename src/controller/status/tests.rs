@@ -1,7 +1,14 @@
+use std::sync::Arc;
+use std::time::Instant;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::api::decode;
+use crate::controller::view::child::{ChildKind, ChildView};
+use crate::controller::view::pod::PodView;
 
 const NOW: i64 = 1_800_000_000;
 
@@ -20,9 +27,39 @@ fn server(spec: Value) -> MCPServer {
     decode::lenient(&object, "").unwrap()
 }
 
+fn child<K: ChildKind>(object: &Value) -> Child<K> {
+    Child::Present(Arc::new(ChildView::read(&object.to_string()).unwrap()))
+}
+
+fn deployment_of(spec: Value, status: Value) -> Child<Deployment> {
+    child(
+        &json!({"metadata": {"name": "a", "namespace": "n", "generation": 1}, "spec": spec, "status": status}),
+    )
+}
+
 fn deployment(status: Value) -> Child<Deployment> {
-    let object = json!({"metadata": {"name": "a", "generation": 1}, "spec": {}, "status": status});
-    Child::Present(Arc::new(serde_json::from_value(object).unwrap()))
+    deployment_of(json!({}), status)
+}
+
+/// The status of a server with this spec that had none.
+fn status(
+    server: &MCPServer,
+    faults: &[String],
+    observed: &Observed,
+    now: Timestamp,
+) -> MCPServerStatus {
+    report(server, None, faults, observed, now).status
+}
+
+fn report(
+    server: &MCPServer,
+    old: Option<&MCPServerStatus>,
+    faults: &[String],
+    observed: &Observed,
+    now: Timestamp,
+) -> Report {
+    let hint = "; it is probed by GET /health and GET /ready: a server without such a path needs spec.health.type: TCP";
+    super::status(About { server, old, hint }, faults, observed, now)
 }
 
 fn rolled_out(replicas: i32) -> Child<Deployment> {
@@ -33,8 +70,7 @@ fn rolled_out(replicas: i32) -> Child<Deployment> {
 }
 
 fn service(spec: Value, status: Value) -> Child<Service> {
-    let object = json!({"metadata": {"name": "a"}, "spec": spec, "status": status});
-    Child::Present(Arc::new(serde_json::from_value(object).unwrap()))
+    child(&json!({"metadata": {"name": "a"}, "spec": spec, "status": status}))
 }
 
 fn cluster_ip() -> Child<Service> {
@@ -53,9 +89,9 @@ fn observed(deployment: Child<Deployment>, service: Child<Service>) -> Observed 
     }
 }
 
-fn pod(status: Value) -> Arc<Pod> {
+fn pod(status: Value) -> Arc<PodView> {
     let object = json!({"metadata": {"name": "a-1", "namespace": "n"}, "status": status});
-    Arc::new(serde_json::from_value(object).unwrap())
+    Arc::new(PodView::read(&object.to_string()).unwrap())
 }
 
 fn seconds_ago(seconds: i64) -> String {
@@ -81,6 +117,7 @@ fn condition(status: &MCPServerStatus, type_: &str) -> String {
     )
 }
 
+#[allow(clippy::too_many_lines, reason = "a table")]
 #[test]
 fn ready_says_what_is_missing() {
     let conflict = || Child::Conflict("Service \"a\" is somebody's".to_owned());
@@ -114,7 +151,7 @@ fn ready_says_what_is_missing() {
             vec![],
             observed(rolled_out(2), no_ip()),
             Phase::Pending,
-            "False/MCPServerNotReady: Service is not ready",
+            "False/MCPServerNotReady: Service is not ready: Service has no cluster IP yet",
         ),
         (
             "both",
@@ -129,8 +166,60 @@ fn ready_says_what_is_missing() {
             json!({"replicas": 0}),
             vec![],
             observed(rolled_out(0), cluster_ip()),
+            Phase::Ready,
+            "True/ScaledToZero: MCPServer is scaled to zero replicas",
+        ),
+        (
+            "scaled to zero, while pods and the Service go",
+            json!({"replicas": 0}),
+            vec![],
+            observed(rolled_out(2), no_ip()),
+            Phase::Ready,
+            "True/ScaledToZero: MCPServer is scaled to zero replicas",
+        ),
+        (
+            "scaled to zero, and a fault",
+            json!({"replicas": 0}),
+            vec!["spec.x: wrong".to_owned()],
+            observed(rolled_out(0), cluster_ip()),
+            Phase::Failed,
+            "False/ConfigurationInvalid: spec.x: wrong",
+        ),
+        (
+            "scaled to zero, and a conflict",
+            json!({"replicas": 0}),
+            vec![],
+            observed(rolled_out(0), conflict()),
             Phase::Pending,
-            "False/ScaledToZero: MCPServer is scaled to zero replicas",
+            "False/NameConflict: Service \"a\" is somebody's",
+        ),
+        (
+            "paused, with a change that waits",
+            json!({}),
+            vec![],
+            observed(
+                deployment_of(
+                    json!({"paused": true}),
+                    json!({"observedGeneration": 1, "replicas": 1, "updatedReplicas": 0, "readyReplicas": 1}),
+                ),
+                no_ip(),
+            ),
+            Phase::Pending,
+            "False/MCPServerNotReady: Deployment and Service are not ready: Paused: the Deployment is paused, so no change is rolled out; kubectl rollout resume deployment/a -n n; Service has no cluster IP yet",
+        ),
+        (
+            "paused, and up to date",
+            json!({}),
+            vec![],
+            observed(
+                deployment_of(
+                    json!({"paused": true}),
+                    json!({"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "readyReplicas": 1}),
+                ),
+                cluster_ip(),
+            ),
+            Phase::Ready,
+            "True/MCPServerReady: MCPServer is ready and serving requests",
         ),
         (
             "stdio needs no Service",
@@ -166,7 +255,7 @@ fn ready_says_what_is_missing() {
                 cluster_ip(),
             ),
             Phase::Failed,
-            "False/MCPServerNotReady: Deployment is not ready",
+            "False/MCPServerNotReady: Deployment is not ready: ProgressDeadlineExceeded: the rollout made no progress within its deadline; see the conditions of the Deployment's status",
         ),
     ];
     for (what, spec, faults, observed, phase, ready) in table {
@@ -178,8 +267,24 @@ fn ready_says_what_is_missing() {
         );
         assert_eq!(
             status.endpoint.is_some(),
-            phase == Phase::Ready,
-            "{what}: an endpoint only while Ready"
+            ready.starts_with("True/MCPServerReady"),
+            "{what}: an endpoint only while there is something to reach"
+        );
+        let is_there = |type_: &str| {
+            status
+                .conditions
+                .iter()
+                .any(|condition| condition.type_ == type_)
+        };
+        assert_eq!(
+            is_there("Stalled"),
+            phase == Phase::Failed,
+            "{what}: Stalled while Failed"
+        );
+        assert_eq!(
+            is_there("Reconciling"),
+            phase == Phase::Pending,
+            "{what}: Reconciling while Pending"
         );
     }
 }
@@ -299,6 +404,13 @@ fn what_keeps_pods_from_getting_ready_is_told() {
     let running = |seconds| json!({"running": {"startedAt": seconds_ago(seconds)}});
     let waiting =
         |reason: &str, message: &str| json!({"waiting": {"reason": reason, "message": message}});
+    let scheduled = |seconds| json!({"type": "PodScheduled", "status": "True", "lastTransitionTime": seconds_ago(seconds)});
+    let bound = |seconds| {
+        let mut status = of(waiting("ContainerCreating", ""), json!({}));
+        status["phase"] = json!("Pending");
+        status["conditions"] = json!([scheduled(seconds)]);
+        status
+    };
     let exited =
         |code: i32| json!({"restartCount": 2, "lastState": {"terminated": {"exitCode": code}}});
     let table = [
@@ -362,6 +474,22 @@ fn what_keeps_pods_from_getting_ready_is_told() {
             Some("GET /ready: a server without such a path needs spec.health.type: TCP"),
         ),
         (
+            "it is gated",
+            json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "SchedulingGated"}]}),
+            Some("SchedulingGated: it is not scheduled until its scheduling gates are removed"),
+        ),
+        ("bound a moment ago", bound(29), None),
+        (
+            "bound, and no container runs",
+            bound(30),
+            Some("ContainerCreating: no container runs yet; see kubectl describe pod a-1 -n n"),
+        ),
+        (
+            "bound to a node that says nothing",
+            json!({"phase": "Pending", "conditions": [scheduled(60)]}),
+            Some("ContainerCreating: no container runs yet"),
+        ),
+        (
             "no node has room",
             json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}]}),
             Some("Unschedulable: 0/1 nodes"),
@@ -396,16 +524,49 @@ fn what_keeps_pods_from_getting_ready_is_told() {
         json!({"observedGeneration": 1, "conditions": [{"type": "ReplicaFailure", "status": "True",
         "reason": "FailedCreate", "message": "pods \"a-5d-x7\" is forbidden: exceeded quota: q, requested: pods=1"}]}),
     );
-    let status = status(
+    let refused = status(
         &server(json!({})),
         &[],
         &observed(refused, cluster_ip()),
         now(),
     );
     assert_eq!(
-        condition(&status, "DeploymentReady"),
+        condition(&refused, "DeploymentReady"),
         "False/DeploymentNotReady: Deployment has 0/1 ready replicas: FailedCreate: exceeded quota: q, requested: pods=1"
     );
+    for message in [
+        "pods \"a-1\" is forbidden: minimum cpu usage per Container is 300m, but request is 200m",
+        "Pod \"a-1\" is invalid: spec.containers[0].resources.requests: Invalid value: \"200m\": must be less than or equal to cpu limit of 100m",
+    ] {
+        let limited = deployment(json!({"observedGeneration": 1, "conditions":
+            [{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message}]}));
+        let limited = status(
+            &server(json!({})),
+            &[],
+            &observed(limited, cluster_ip()),
+            now(),
+        );
+        let told = condition(&limited, "DeploymentReady");
+        assert!(
+            told.ends_with("set spec.resources") && !told.contains("a-1"),
+            "{told}"
+        );
+    }
+}
+
+#[test]
+fn time_alone_changes_a_status_when_patience_ends() {
+    let running = json!({"containerStatuses": [{"name": "mcp-server", "image": "x:1", "ready": false,
+        "state": {"running": {"startedAt": seconds_ago(10)}}}]});
+    let observed = Observed {
+        pods: vec![pod(running)],
+        ..observed(
+            deployment(json!({"observedGeneration": 1, "replicas": 1})),
+            cluster_ip(),
+        )
+    };
+    let report = report(&server(json!({})), None, &[], &observed, now());
+    assert_eq!(report.changes_in, Some(Duration::from_secs(20)));
 }
 
 #[test]
@@ -415,7 +576,7 @@ fn what_could_not_be_brought_up_to_date_is_counted_as_it_is() {
         Child::Present(live) => Child::Refused(why(), Some(live.clone())),
         _ => unreachable!(),
     };
-    let map = Arc::new(ConfigMap::default());
+    let map = Arc::new(ChildView::read(r#"{"metadata": {"name": "a-config"}}"#).unwrap());
     let table = [
         (
             "a Deployment that runs",
@@ -463,12 +624,12 @@ fn what_could_not_be_brought_up_to_date_is_counted_as_it_is() {
 #[test]
 fn times_move_only_with_a_status() {
     let ready = observed(rolled_out(1), cluster_ip());
-    let mut a = server(json!({}));
-    a.status = Some(status(&a, &[], &ready, now()));
+    let a = server(json!({}));
+    let old = status(&a, &[], &ready, now());
     let later = Timestamp::from_second(NOW + 60).unwrap();
-    let again = status(&a, &[], &ready, later);
-    assert_eq!(a.status.as_ref(), Some(&again), "nothing happened");
-    let broken = status(&a, &[], &observed(Child::Absent, cluster_ip()), later);
+    let after = |observed| report(&a, Some(&old), &[], observed, later).status;
+    assert_eq!(old, after(&ready), "nothing happened");
+    let broken = after(&observed(Child::Absent, cluster_ip()));
     assert_eq!(broken.last_transition_time, Some(Time(later)));
     let service = broken
         .conditions
@@ -485,9 +646,14 @@ fn times_move_only_with_a_status() {
 #[test]
 fn a_server_being_deleted_says_so_and_keeps_its_other_conditions() {
     let ready = observed(rolled_out(1), cluster_ip());
-    let mut a = server(json!({}));
-    a.status = Some(status(&a, &[], &ready, now()));
-    let status = terminating(&a, &ready, now());
+    let a = server(json!({}));
+    let old = status(&a, &[], &ready, now());
+    let about = About {
+        server: &a,
+        old: Some(&old),
+        hint: "",
+    };
+    let status = terminating(about, &ready, now()).status;
     assert_eq!(
         (status.phase, &status.endpoint),
         (Some(Phase::Terminating), &None)
@@ -496,78 +662,106 @@ fn a_server_being_deleted_says_so_and_keeps_its_other_conditions() {
         condition(&status, "Ready"),
         "False/Terminating: MCPServer is being deleted"
     );
-    assert_eq!(status.conditions.len(), 4);
+    assert_eq!(status.conditions.len(), 5);
+    assert_eq!(
+        condition(&status, "Reconciling"),
+        "True/Terminating: MCPServer is being deleted"
+    );
 }
 
 #[test]
 fn mere_progress_is_written_at_most_every_ten_seconds() {
-    let with = |ready: i32, trouble: &[Value]| {
+    let with = |ready: i32, trouble: &[&str]| {
         let counts = json!({"observedGeneration": 1, "replicas": 3, "updatedReplicas": 3, "readyReplicas": ready});
-        let pods = trouble.iter().map(|status| pod(status.clone())).collect();
+        let stuck = |reason: &&str| {
+            pod(
+                json!({"containerStatuses": [{"name": "c", "image": "i", "ready": false,
+                "state": {"waiting": {"reason": reason}}}]}),
+            )
+        };
         let observed = Observed {
-            pods,
+            pods: trouble.iter().map(stuck).collect(),
             ..observed(deployment(counts), cluster_ip())
         };
-        status(&server(json!({"replicas": 3})), &[], &observed, now())
-    };
-    let stuck = |reason: &str| {
-        json!({"containerStatuses": [{"name": "c", "image": "i", "imageID": "", "ready": false,
-        "restartCount": 0, "state": {"waiting": {"reason": reason}}}]})
+        report(&server(json!({"replicas": 3})), None, &[], &observed, now())
     };
     let seconds = |n| Some(Duration::from_secs(n));
+    let at_once = Some(Duration::ZERO);
     let table = [
-        ("nothing was written yet", None, with(0, &[]), None, true),
+        ("nothing was written yet", None, with(0, &[]), None, at_once),
         (
             "nothing differs",
             Some(with(1, &[])),
             with(1, &[]),
             seconds(60),
-            false,
+            None,
         ),
         (
             "a pod more, at once",
             Some(with(0, &[])),
             with(1, &[]),
             seconds(1),
-            false,
+            seconds(9),
         ),
         (
             "a pod more, after a while",
             Some(with(0, &[])),
             with(1, &[]),
             seconds(10),
-            true,
+            at_once,
         ),
         (
             "a pod more, after a restart of the operator",
             Some(with(0, &[])),
             with(1, &[]),
             None,
-            true,
+            at_once,
         ),
         (
             "all pods",
             Some(with(2, &[])),
             with(3, &[]),
             seconds(1),
-            true,
+            at_once,
         ),
         (
             "a first reason",
             Some(with(0, &[])),
-            with(0, &[stuck("InvalidImageName")]),
+            with(0, &["InvalidImageName"]),
             seconds(1),
-            true,
+            at_once,
         ),
         (
             "another reason",
-            Some(with(0, &[stuck("A")])),
-            with(0, &[stuck("B")]),
+            Some(with(0, &["A"])),
+            with(0, &["B"]),
             seconds(1),
-            false,
+            seconds(9),
         ),
     ];
+    let begin = Instant::now();
     for (what, old, new, since, expected) in table {
-        assert_eq!(is_due(old.as_ref(), &new, since), expected, "{what}");
+        let now = begin + Duration::from_secs(100);
+        let last = since.zip(old.as_ref()).map(|(since, old)| Written {
+            gist: old.gist,
+            stored: stored(Some(&old.status)),
+            at: now.checked_sub(since).unwrap(),
+        });
+        let old = old.map(|old| old.status);
+        assert_eq!(
+            due_in(old.as_ref(), &new, last.as_ref(), now),
+            expected,
+            "{what}"
+        );
     }
+    // What stands there is not what we wrote.
+    let (mine, new) = (with(0, &[]), with(1, &[]));
+    let last = Written {
+        gist: mine.gist,
+        stored: stored(Some(&mine.status)),
+        at: begin,
+    };
+    let mut theirs = mine.status;
+    theirs.endpoint = Some("http://elsewhere".to_owned());
+    assert_eq!(due_in(Some(&theirs), &new, Some(&last), begin), at_once);
 }

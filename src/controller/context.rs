@@ -1,0 +1,173 @@
+//! What all passes share.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use kube::{Api, Client};
+
+use super::build;
+use super::cache::Cache;
+use super::drift::{self, Ownership};
+use super::item::Item;
+use super::key::Key;
+use super::memory::Memories;
+use super::observed::{Child, Observed};
+use super::pods::Pods;
+use super::publisher::Publisher;
+use super::refusals::Refusals;
+use super::view::View;
+use super::view::child::{ChildKind, ChildView};
+use super::view::server::ServerView;
+use super::wish::Wish;
+use crate::api::v1alpha1::Phase;
+use crate::api::{MCPServer, defaults, labels};
+use crate::metrics::{Metrics, Servers};
+
+/// What all passes share.
+pub struct Context {
+    /// Talks to the API server for what reconciles.
+    pub client: Client,
+    /// The MCPServers.
+    pub servers: Cache<ServerView>,
+    /// Their `ConfigMap`s.
+    pub config_maps: Cache<ChildView<ConfigMap>>,
+    /// Their Deployments.
+    pub deployments: Cache<ChildView<Deployment>>,
+    /// Their Services.
+    pub services: Cache<ChildView<Service>>,
+    /// Their pods.
+    pub pods: Pods,
+    /// Tells users.
+    pub publisher: Publisher,
+    /// What is remembered of each server.
+    pub memories: Memories,
+    /// What was not taken.
+    pub refusals: Refusals,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// A kind of child: where its views are, and how it is built.
+pub trait Built: ChildKind {
+    /// The views of this kind.
+    fn cache(context: &Context) -> &Cache<ChildView<Self>>;
+    /// The child as it is to be; nothing when the server needs none. An error only for a pod template that
+    /// validation refuses.
+    fn build(server: &MCPServer) -> serde_json::Result<Option<Self>>;
+    /// The server whose child has this name.
+    fn server_named(child: &str) -> &str {
+        child
+    }
+}
+
+impl Built for ConfigMap {
+    fn cache(context: &Context) -> &Cache<ChildView<Self>> {
+        &context.config_maps
+    }
+
+    fn build(server: &MCPServer) -> serde_json::Result<Option<Self>> {
+        Ok(build::config_map::config_map(server))
+    }
+
+    fn server_named(child: &str) -> &str {
+        child.strip_suffix(labels::CONFIG_SUFFIX).unwrap_or(child)
+    }
+}
+
+impl Built for Deployment {
+    fn cache(context: &Context) -> &Cache<ChildView<Self>> {
+        &context.deployments
+    }
+
+    fn build(server: &MCPServer) -> serde_json::Result<Option<Self>> {
+        build::deployment::deployment(server).map(Some)
+    }
+}
+
+impl Built for Service {
+    fn cache(context: &Context) -> &Cache<ChildView<Self>> {
+        &context.services
+    }
+
+    fn build(server: &MCPServer) -> serde_json::Result<Option<Self>> {
+        Ok(build::service::service(server))
+    }
+}
+
+impl Context {
+    /// A context in which nothing is known yet.
+    pub fn new(client: Client, instance: Option<String>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            client,
+            servers: Cache::default(),
+            config_maps: Cache::default(),
+            deployments: Cache::default(),
+            services: Cache::default(),
+            pods: Pods::default(),
+            publisher: Publisher::new(instance),
+            memories: Memories::default(),
+            refusals: Refusals::default(),
+            metrics,
+        }
+    }
+
+    /// Requests for objects of a kind in a server's namespace.
+    pub fn api<K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>>(
+        &self,
+        key: &Key,
+    ) -> Api<Item<K>> {
+        Api::namespaced(self.client.clone(), &key.namespace)
+    }
+
+    /// The child of a kind that the server of this name wants, as far as its spec can be read.
+    pub fn wish<K: Built>(&self, server: &Key) -> Option<Wish<K>> {
+        let mut server = self.servers.get(server)?.object().ok()?;
+        defaults::default(&mut server, None);
+        Wish::new(&K::build(&server).ok()??).ok()
+    }
+
+    /// The children as they are, when none is to be touched.
+    pub fn observe(&self, server: &ServerView) -> Observed {
+        Observed {
+            config_map: self.child(server, &config_map_key(&server.key)),
+            deployment: self.child(server, &server.key),
+            service: self.child(server, &server.key),
+            pods: self.pods.of(&server.key),
+        }
+    }
+
+    fn child<K: Built>(&self, server: &ServerView, key: &Key) -> Child<K> {
+        let ours = K::cache(self).get(key).filter(|view| is_ours(server, view));
+        ours.map_or(Child::Absent, Child::Present)
+    }
+
+    /// Forgets a server that has gone.
+    pub fn forget(&self, key: &Key) {
+        self.memories.forget(key);
+        for kind in ["Deployment", "Service"] {
+            self.refusals.forget(&(kind, key.clone()));
+        }
+        self.refusals.forget(&("ConfigMap", config_map_key(key)));
+    }
+}
+
+impl Servers for Context {
+    fn count(&self, phases: &mut HashMap<&'static str, i64>) {
+        self.servers.each(|server| {
+            let phase = server.phase().unwrap_or(Phase::Pending);
+            *phases.entry(phase.as_str()).or_default() += 1;
+        });
+    }
+}
+
+/// The name of a server's ConfigMap.
+pub fn config_map_key(server: &Key) -> Key {
+    server.beside(labels::config_map_name(&server.name))
+}
+
+/// Whether the child is this server's by its owner reference.
+pub fn is_ours<K: ChildKind>(server: &ServerView, view: &ChildView<K>) -> bool {
+    drift::ownership(&server.key.name, server.uid(), &view.whose) == Ownership::Ours
+}

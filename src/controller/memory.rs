@@ -1,0 +1,64 @@
+//! What is remembered of each server between passes. Losing it costs a write or a try, nothing else.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use super::cache::lock;
+use super::key::Key;
+
+/// What is remembered of all servers.
+#[derive(Default)]
+pub struct Memories(Mutex<HashMap<Key, Memory>>);
+
+/// What is remembered of one server.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    /// The uid of the server that this is about: its successor of the same name begins anew.
+    uid: Box<str>,
+    /// Passes that failed in a row for a reason that may pass.
+    pub failures: u32,
+    /// The cause of the last failure that an Event told, since the last pass without one.
+    pub told_failure: Option<String>,
+    /// The last trouble of pods that an Event told, since the last pass without one.
+    pub told_trouble: Option<String>,
+    /// The status that was written last.
+    pub written: Option<Written>,
+    /// When this process first saw that the server is being deleted.
+    pub deleting_since: Option<Instant>,
+    /// A pass before this moment finds what the last one found, unless something changes.
+    pub dull_until: Option<Instant>,
+    /// When time alone may change what the last pass said.
+    pub changes_in: Option<Duration>,
+}
+
+/// A status that was written.
+#[derive(Clone, Copy, Debug)]
+pub struct Written {
+    /// What it said, without its counters.
+    pub gist: u64,
+    /// All of it, as it was stored.
+    pub stored: u64,
+    /// When.
+    pub at: Instant,
+}
+
+impl Memories {
+    /// Looks at, or changes, what is remembered of the server of this name and uid.
+    pub fn of<T>(&self, key: &Key, uid: &str, see: impl FnOnce(&mut Memory) -> T) -> T {
+        let mut all = lock(&self.0);
+        let memory = all.entry(key.clone()).or_default();
+        if &*memory.uid != uid {
+            *memory = Memory {
+                uid: uid.into(),
+                ..Memory::default()
+            };
+        }
+        see(memory)
+    }
+
+    /// Forgets a server that has gone.
+    pub fn forget(&self, key: &Key) {
+        lock(&self.0).remove(key);
+    }
+}

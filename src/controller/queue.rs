@@ -1,0 +1,311 @@
+//! Which server gets a pass when: many at once, each once at a time, and what comes close together in one pass.
+//!
+//! kube's scheduler (5.0) merges and delays. Its `Controller` was used before: it wants a store of whole objects, runs
+//! all passes on one thread, and lets a panic through.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{StreamExt, stream};
+use kube::runtime::scheduler::{ScheduleRequest, debounced_scheduler};
+use tokio::sync::mpsc;
+use tokio::task::{Id, JoinSet};
+use tokio::time::Instant;
+
+use super::key::Key;
+
+/// Passes at one time, each over another server.
+const WORKERS: usize = 24;
+/// Of these, passes over servers of one namespace: a policy that makes its requests slow leaves some to the others.
+const OF_ONE_NAMESPACE: usize = 16;
+/// What comes this close together makes one pass.
+const DEBOUNCE: Duration = Duration::from_millis(20);
+/// Every server gets a pass within twice this time, whatever happens or does not.
+const NOW_AND_THEN: Duration = Duration::from_hours(7);
+
+/// Why a pass begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Something changed.
+    Change,
+    /// The time came that the last pass named.
+    Time,
+}
+
+/// When the next pass is to begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// When something changes, and now and then.
+    OnChange,
+    /// When something changes, and after this time at the latest.
+    In(Duration),
+    /// There is no such server any more.
+    Never,
+}
+
+/// Runs passes until `stop`, and then waits for those that are under way.
+///
+/// `pass` makes one and says what is next. `on_panic` does so for one that panicked, and is told what the panic said.
+/// `depth` is told how many are due.
+pub async fn run<P: Future<Output = Next> + Send + 'static>(
+    mut changes: mpsc::UnboundedReceiver<Key>,
+    pass: impl Fn(Key, Cause) -> P,
+    on_panic: impl Fn(&Key, String) -> Next,
+    depth: impl Fn(usize),
+    stop: impl Future<Output = ()>,
+) {
+    let (schedule, mut scheduled) = mpsc::unbounded_channel();
+    let requests = stream::poll_fn(move |context| scheduled.poll_recv(context));
+    let mut times = pin!(debounced_scheduler(requests, DEBOUNCE));
+    let mut stop = pin!(stop);
+    let mut queue = Queue::default();
+    let mut passes = JoinSet::new();
+    let mut running: HashMap<Id, Key> = HashMap::new();
+    let at = |key: Key, after: Duration| {
+        // It is received as long as this function runs.
+        let _ = schedule.send(ScheduleRequest {
+            message: key,
+            run_at: Instant::now() + after,
+        });
+    };
+    loop {
+        while passes.len() < WORKERS
+            && let Some((key, cause)) = queue.next()
+        {
+            let handle = passes.spawn(pass(key.clone(), cause));
+            running.insert(handle.id(), key);
+        }
+        depth(queue.depth());
+        tokio::select! {
+            () = &mut stop => break,
+            Some(key) = changes.recv() => {
+                queue.changed(key.clone());
+                at(key, Duration::ZERO);
+            }
+            Some(key) = times.next() => queue.due(key),
+            Some(ended) = passes.join_next_with_id() => {
+                let id = ended.as_ref().map_or_else(tokio::task::JoinError::id, |(id, _)| *id);
+                let Some(key) = running.remove(&id) else { continue };
+                let next = match ended {
+                    Ok((_, next)) => next,
+                    Err(error) => on_panic(&key, words(error)),
+                };
+                match next {
+                    Next::Never => {}
+                    Next::OnChange => at(key.clone(), now_and_then(&key)),
+                    Next::In(time) => at(key.clone(), time),
+                }
+                queue.ended(&key);
+            }
+        }
+    }
+    while passes.join_next().await.is_some() {}
+}
+
+/// Spread, so that not all servers come at once.
+fn now_and_then(key: &Key) -> Duration {
+    let share = RandomState::new().hash_one(key) % 1_000;
+    NOW_AND_THEN + NOW_AND_THEN * u32::try_from(share).unwrap_or_default() / 1_000
+}
+
+/// What a panic said.
+fn words(error: tokio::task::JoinError) -> String {
+    let Ok(panic) = error.try_into_panic() else {
+        return "it was stopped".to_owned();
+    };
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no words".to_owned())
+}
+
+/// The servers whose pass is due: namespaces take turns, and within one the first comes first.
+#[derive(Default)]
+struct Queue {
+    due: HashMap<Arc<str>, VecDeque<Key>>,
+    /// The namespaces in which some are due.
+    turns: VecDeque<Arc<str>>,
+    waiting: HashSet<Key>,
+    /// Whose pass is due because something changed.
+    changed: HashSet<Key>,
+    running: HashSet<Key>,
+    running_in: HashMap<Arc<str>, usize>,
+    /// Due again when the pass that is under way has ended.
+    again: HashSet<Key>,
+}
+
+impl Queue {
+    fn changed(&mut self, key: Key) {
+        self.changed.insert(key);
+    }
+
+    fn due(&mut self, key: Key) {
+        if self.running.contains(&key) {
+            self.again.insert(key);
+        } else if self.waiting.insert(key.clone()) {
+            let due = self.due.entry(key.namespace.clone()).or_default();
+            if due.is_empty() {
+                self.turns.push_back(key.namespace.clone());
+            }
+            due.push_back(key);
+        }
+    }
+
+    fn next(&mut self) -> Option<(Key, Cause)> {
+        for _ in 0..self.turns.len() {
+            let namespace = self.turns.pop_front()?;
+            if self
+                .running_in
+                .get(&namespace)
+                .is_some_and(|running| *running >= OF_ONE_NAMESPACE)
+            {
+                self.turns.push_back(namespace);
+                continue;
+            }
+            let due = self.due.get_mut(&namespace)?;
+            let key = due.pop_front()?;
+            if due.is_empty() {
+                self.due.remove(&namespace);
+            } else {
+                self.turns.push_back(namespace.clone());
+            }
+            self.waiting.remove(&key);
+            self.running.insert(key.clone());
+            *self.running_in.entry(namespace).or_default() += 1;
+            let cause = if self.changed.remove(&key) {
+                Cause::Change
+            } else {
+                Cause::Time
+            };
+            return Some((key, cause));
+        }
+        None
+    }
+
+    fn ended(&mut self, key: &Key) {
+        self.running.remove(key);
+        if let Some(running) = self.running_in.get_mut(&key.namespace) {
+            *running -= 1;
+            if *running == 0 {
+                self.running_in.remove(&key.namespace);
+            }
+        }
+        if let Some(key) = self.again.take(key) {
+            self.due(key);
+        }
+    }
+
+    fn depth(&self) -> usize {
+        self.waiting.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    fn key(name: &str) -> Key {
+        Key::new("n", name)
+    }
+
+    #[test]
+    fn a_server_has_one_pass_at_a_time_and_another_one_for_what_came_meanwhile() {
+        let mut queue = Queue::default();
+        for name in ["a", "b", "a"] {
+            queue.changed(key(name));
+            queue.due(key(name));
+        }
+        assert_eq!(queue.depth(), 2);
+        assert_eq!(queue.next(), Some((key("a"), Cause::Change)));
+        queue.due(key("a"));
+        assert_eq!(queue.next(), Some((key("b"), Cause::Change)));
+        assert_eq!(queue.next(), None, "a is under way");
+        queue.ended(&key("a"));
+        assert_eq!(
+            queue.next(),
+            Some((key("a"), Cause::Time)),
+            "nothing changed since its last pass began"
+        );
+    }
+
+    #[test]
+    fn one_namespace_cannot_take_all_workers_and_does_not_come_first_for_ever() {
+        let mut queue = Queue::default();
+        for number in 0..100 {
+            queue.due(Key::new("crowded", number.to_string()));
+        }
+        queue.due(Key::new("small", "a"));
+        let namespaces: Vec<_> = std::iter::from_fn(|| queue.next())
+            .map(|(key, _)| key.namespace.to_string())
+            .collect();
+        assert_eq!(
+            namespaces[..3],
+            ["crowded", "small", "crowded"],
+            "they take turns"
+        );
+        assert_eq!(namespaces.len(), OF_ONE_NAMESPACE + 1);
+        queue.due(Key::new("small", "b"));
+        assert_eq!(
+            queue.next().unwrap().0,
+            Key::new("small", "b"),
+            "also later"
+        );
+        queue.ended(&Key::new("crowded", "0"));
+        assert_eq!(queue.next().unwrap().0, Key::new("crowded", "16"));
+        assert_eq!(queue.depth(), 83);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_ends_the_pass_and_nothing_else() {
+        let (change, changes) = mpsc::unbounded_channel();
+        let passes = Arc::new(Mutex::new(Vec::new()));
+        let (told, enough) = (passes.clone(), Arc::new(Semaphore::new(0)));
+        let done = enough.clone();
+        for name in ["bad", "good"] {
+            change.send(key(name)).unwrap();
+        }
+        let pass = move |key: Key, cause| {
+            let (told, enough) = (told.clone(), enough.clone());
+            async move {
+                told.lock().unwrap().push((key.name.to_string(), cause));
+                enough.add_permits(1);
+                assert_eq!(&*key.name, "good", "this one is bad");
+                Next::In(Duration::from_secs(100))
+            }
+        };
+        let panics = AtomicUsize::new(0);
+        let on_panic = |key: &Key, text: String| {
+            assert!(
+                &*key.name == "bad" && text.contains("this one is bad"),
+                "{key}: {text}"
+            );
+            panics.fetch_add(1, Ordering::Relaxed);
+            Next::In(Duration::from_mins(1))
+        };
+        let stop = async {
+            let _ = done.acquire_many(5).await.unwrap();
+        };
+        run(changes, pass, on_panic, |_| {}, stop).await;
+        let mut passes = passes.lock().unwrap().clone();
+        passes[..2].sort_by(|one, other| one.0.cmp(&other.0));
+        let expected = [
+            ("bad", Cause::Change),
+            ("good", Cause::Change),
+            ("bad", Cause::Time),
+            ("good", Cause::Time),
+            ("bad", Cause::Time),
+        ];
+        assert_eq!(
+            passes,
+            expected.map(|(name, cause)| (name.to_owned(), cause))
+        );
+        assert_eq!(panics.into_inner(), 3);
+    }
+}

@@ -1,0 +1,285 @@
+//! An MCPServer as a pass reads it.
+
+use kube::core::ObjectMeta;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::{Parts, View};
+use crate::api::{FieldError, MCPServer, MCPServerSpec, MCPServerStatus, decode, labels};
+use crate::controller::key::Key;
+
+/// An MCPServer. Its spec and its status stay text, which takes a fifth of the memory, until a pass needs them.
+#[derive(Clone, Debug)]
+pub struct ServerView {
+    /// Its name.
+    pub key: Key,
+    uid: Box<str>,
+    version: u64,
+    /// The generation of its spec.
+    pub generation: i64,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// All finalizers that it has.
+    pub finalizers: Vec<String>,
+    /// The annotation that asks for a try without a change of the spec.
+    reconcile_at: Option<Box<str>>,
+    spec: Option<Box<RawValue>>,
+    status: Option<Box<RawValue>>,
+}
+
+/// Why an MCPServer cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable(pub FieldError);
+
+impl ServerView {
+    /// Reads an MCPServer. An error when its metadata is not an object's.
+    pub fn read(text: &str) -> serde_json::Result<Self> {
+        let parts = Parts::of(text)?;
+        let metadata = &parts.metadata;
+        let annotations = metadata.annotations()?;
+        Ok(Self {
+            key: metadata.key(),
+            uid: metadata.uid.as_ref().into(),
+            version: metadata.version(),
+            generation: metadata.generation.unwrap_or(0),
+            deleting: metadata.deletion_timestamp.is_some(),
+            finalizers: metadata.finalizers.clone(),
+            reconcile_at: annotations
+                .get(labels::RECONCILE_AT)
+                .map(|at| at.as_str().into()),
+            spec: parts.spec.map(ToOwned::to_owned),
+            status: parts.status.map(ToOwned::to_owned),
+        })
+    }
+
+    /// What changes whenever somebody asks for another try: the uid, the generation, and the annotation.
+    pub fn wish_of(&self) -> WishOf {
+        WishOf {
+            uid: self.uid.clone(),
+            generation: self.generation,
+            reconcile_at: self.reconcile_at.clone(),
+        }
+    }
+
+    /// Whether our finalizer keeps it.
+    pub fn has_finalizer(&self) -> bool {
+        self.finalizers.iter().any(|name| name == labels::FINALIZER)
+    }
+
+    /// The status that is stored, if it can be read: what somebody else wrote there may be anything.
+    pub fn status(&self) -> Option<MCPServerStatus> {
+        serde_json::from_str(self.status.as_ref()?.get()).ok()
+    }
+
+    /// Its metadata as far as a pass knows it.
+    pub fn meta(&self) -> ObjectMeta {
+        ObjectMeta {
+            name: Some((*self.key.name).to_owned()),
+            namespace: Some((*self.key.namespace).to_owned()),
+            uid: Some(self.uid.to_string()),
+            generation: Some(self.generation),
+            resource_version: Some(self.version.to_string()),
+            finalizers: Some(self.finalizers.clone()).filter(|all| !all.is_empty()),
+            ..ObjectMeta::default()
+        }
+    }
+
+    /// The object, without its status. An error that names the field when the spec cannot be read.
+    pub fn object(&self) -> Result<MCPServer, Unreadable> {
+        let text = self.spec_text();
+        // The fast way has no words for what is wrong.
+        let spec = serde_json::from_str::<MCPServerSpec>(text).or_else(|_| explained(text))?;
+        Ok(self.with(spec))
+    }
+
+    /// The object; where its spec cannot be read, with what of it can, and why not.
+    pub fn readable(&self) -> (MCPServer, Option<Unreadable>) {
+        match self.object() {
+            Ok(object) => (object, None),
+            Err(unreadable) => (self.with(rough(self.spec_text())), Some(unreadable)),
+        }
+    }
+
+    fn spec_text(&self) -> &str {
+        self.spec.as_ref().map_or("{}", |spec| spec.get())
+    }
+
+    fn with(&self, spec: MCPServerSpec) -> MCPServer {
+        MCPServer {
+            metadata: self.meta(),
+            spec,
+            status: None,
+        }
+    }
+
+    /// The phase that the status tells, for counting.
+    pub fn phase(&self) -> Option<crate::api::v1alpha1::Phase> {
+        #[derive(serde::Deserialize)]
+        struct Phased {
+            phase: Option<crate::api::v1alpha1::Phase>,
+        }
+        let phased: Phased = serde_json::from_str(self.status.as_ref()?.get()).ok()?;
+        phased.phase
+    }
+}
+
+/// What a status tells of a spec, field by field.
+fn rough(text: &str) -> MCPServerSpec {
+    #[derive(serde::Deserialize)]
+    struct Rough<'a> {
+        #[serde(borrow)]
+        transport: Option<&'a RawValue>,
+        #[serde(borrow)]
+        replicas: Option<&'a RawValue>,
+        #[serde(borrow)]
+        port: Option<&'a RawValue>,
+    }
+    fn of<T: serde::de::DeserializeOwned>(field: Option<&RawValue>) -> Option<T> {
+        serde_json::from_str(field?.get()).ok()
+    }
+    let Ok(rough) = serde_json::from_str::<Rough<'_>>(text) else {
+        return MCPServerSpec::default();
+    };
+    MCPServerSpec {
+        transport: of(rough.transport).unwrap_or_default(),
+        replicas: of(rough.replicas).unwrap_or(1),
+        port: of(rough.port).unwrap_or(crate::api::v1alpha1::DEFAULT_PORT),
+        ..MCPServerSpec::default()
+    }
+}
+
+fn explained(text: &str) -> Result<MCPServerSpec, Unreadable> {
+    let value: Value = serde_json::from_str(text).map_err(|error| {
+        let detail = if error.to_string().contains("recursion limit") {
+            "it is nested deeper than 127 levels".to_owned()
+        } else {
+            error.to_string()
+        };
+        Unreadable(FieldError::invalid("spec", "object", detail))
+    })?;
+    decode::lenient(&value, "spec").map_err(Unreadable)
+}
+
+impl View for ServerView {
+    fn uid(&self) -> &str {
+        &self.uid
+    }
+
+    fn version(&self) -> u64 {
+        self.version
+    }
+
+    fn same(&self, other: &Self) -> bool {
+        let text = |part: &Option<Box<RawValue>>| part.as_ref().map(|part| part.get().to_owned());
+        self.wish_of() == other.wish_of()
+            && self.deleting == other.deleting
+            && self.finalizers == other.finalizers
+            && text(&self.spec) == text(&other.spec)
+            && text(&self.status) == text(&other.status)
+    }
+}
+
+/// Which wish of a user is meant: it changes with the spec, and with the annotation that asks for another try.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WishOf {
+    uid: Box<str>,
+    generation: i64,
+    reconcile_at: Option<Box<str>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(object: &Value) -> ServerView {
+        ServerView::read(&object.to_string()).unwrap()
+    }
+
+    fn server(change: Value) -> Value {
+        let mut object = json!({
+            "metadata": {"name": "a", "namespace": "n", "uid": "u", "resourceVersion": "5", "generation": 2,
+                "labels": {"x": "y"}, "finalizers": [labels::FINALIZER]},
+            "spec": {"image": "x:1"}, "status": {"phase": "Ready", "observedGeneration": 2},
+        });
+        json_patch::merge(&mut object, &change);
+        object
+    }
+
+    #[test]
+    fn a_pass_is_due_for_what_it_reads_and_for_nothing_else() {
+        let before = read(&server(json!({})));
+        let table = [
+            (
+                "another version",
+                json!({"metadata": {"resourceVersion": "6"}}),
+                true,
+            ),
+            ("a label", json!({"metadata": {"labels": {"x": "z"}}}), true),
+            (
+                "an annotation",
+                json!({"metadata": {"annotations": {"a": "b"}}}),
+                true,
+            ),
+            (
+                "another spec",
+                json!({"metadata": {"generation": 3}, "spec": {"image": "x:2"}}),
+                false,
+            ),
+            (
+                "a status of somebody else",
+                json!({"status": {"phase": "Failed"}}),
+                false,
+            ),
+            (
+                "a deletion",
+                json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}),
+                false,
+            ),
+            (
+                "a finalizer less",
+                json!({"metadata": {"finalizers": null}}),
+                false,
+            ),
+            (
+                "a wish to be tried again",
+                json!({"metadata": {"annotations": {labels::RECONCILE_AT: "now"}}}),
+                false,
+            ),
+            (
+                "another object of the name",
+                json!({"metadata": {"uid": "v"}}),
+                false,
+            ),
+        ];
+        for (what, change, same) in table {
+            let after = read(&server(change));
+            assert_eq!(before.same(&after), same, "{what}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named_and_its_metadata_is_known() {
+        let deep = format!("{}{}{}", "{\"a\":".repeat(220), "{}", "}".repeat(220));
+        let text = server(json!({}))
+            .to_string()
+            .replace("\"x:1\"", &format!("\"x:1\",\"podTemplate\":{deep}"));
+        let view = ServerView::read(&text).unwrap();
+        assert!(view.has_finalizer());
+        assert_eq!(view.status().unwrap().observed_generation, Some(2));
+        let told = view.object().unwrap_err().0.to_string();
+        assert_eq!(
+            told,
+            "spec: Invalid value: \"object\": it is nested deeper than 127 levels"
+        );
+        let (rough, _) = view.readable();
+        assert_eq!((rough.spec.replicas, rough.spec.port), (1, 8080));
+        let wrong = read(&server(json!({"spec": {"port": "http"}})));
+        let told = wrong.object().unwrap_err().0.to_string();
+        assert!(
+            told.starts_with("spec.port: Invalid value: \"http\""),
+            "{told}"
+        );
+    }
+}

@@ -1,0 +1,162 @@
+//! Watching one kind: each object is read by itself, and who sees nothing says so.
+
+use std::fmt;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use k8s_openapi::NamespaceResourceScope;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{Config, Event, watcher};
+use kube::{Api, Resource};
+use tokio::sync::watch;
+
+use super::item::Item;
+use crate::metrics::Metrics;
+
+/// Objects of one page of a list. A page is held in memory as a whole, twice, before its objects are read.
+const PAGE: u32 = 100;
+/// A kind that could not be seen for this long is not waited for any more.
+const PATIENCE: Duration = Duration::from_mins(5);
+/// Errors that lie further apart than this are not one failure.
+const APART: Duration = Duration::from_mins(2);
+
+/// A kind that cannot be seen.
+#[derive(Debug, thiserror::Error)]
+#[error("{kind} could not be watched for 5 minutes, last because: {cause}")]
+pub struct Blind {
+    kind: String,
+    cause: String,
+}
+
+/// What there is to tell of a kind.
+pub enum Seen<'a, K> {
+    /// The list begins.
+    ListBegins,
+    /// An object of the list.
+    Listed(&'a Item<K>),
+    /// The list is over.
+    ListEnds,
+    /// An object that is there.
+    Shown(&'a Item<K>),
+    /// An object that has gone.
+    Deleted(&'a Item<K>),
+}
+
+/// Watches a kind for ever, or until it could not be seen for too long. `listed` becomes true with the first list.
+///
+/// `see` reads an object, and gives an error for one that it cannot read: that is named and skipped.
+pub async fn run<K>(
+    api: Api<Item<K>>,
+    labels: Option<String>,
+    metrics: Arc<Metrics>,
+    listed: watch::Sender<bool>,
+    mut see: impl FnMut(Seen<'_, K>) -> serde_json::Result<()>,
+) -> Blind
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + 'static,
+{
+    let kind = K::plural(&()).into_owned();
+    let mut config = Config::default().page_size(PAGE);
+    config.label_selector = labels;
+    let mut events = pin!(watcher(api, config).default_backoff());
+    let mut sight = Sight::default();
+    while let Some(event) = events.next().await {
+        let event = match event {
+            Ok(event) => event,
+            Err(error) => {
+                metrics.watch_failed(&kind);
+                tracing::warn!("watching {kind}: {error}; trying again");
+                if sight.failed(Instant::now()) {
+                    let cause = error.to_string();
+                    return Blind { kind, cause };
+                }
+                continue;
+            }
+        };
+        sight.works();
+        let is_over = matches!(event, Event::InitDone);
+        let (seen, item) = match &event {
+            Event::Init => (Seen::ListBegins, None),
+            Event::InitApply(item) => (Seen::Listed(item), Some(item)),
+            Event::InitDone => (Seen::ListEnds, None),
+            Event::Apply(item) => (Seen::Shown(item), Some(item)),
+            Event::Delete(item) => (Seen::Deleted(item), Some(item)),
+        };
+        if let Err(error) = see(seen) {
+            metrics.unreadable(&kind);
+            tracing::warn!(
+                "this object of {kind} cannot be read and is skipped: {item:?}: {error}"
+            );
+        }
+        metrics.watched(&kind, is_over);
+        if is_over {
+            listed.send_replace(true);
+        }
+    }
+    let cause = "the watch ended".to_owned();
+    Blind { kind, cause }
+}
+
+/// Whether a kind can be seen.
+#[derive(Debug, Default)]
+struct Sight {
+    /// The first and the last error of a failure that goes on.
+    failing: Option<(Instant, Instant)>,
+}
+
+impl Sight {
+    fn works(&mut self) {
+        self.failing = None;
+    }
+
+    /// Notes an error. Whether there was nothing else for too long.
+    fn failed(&mut self, now: Instant) -> bool {
+        let first = match self.failing {
+            // A watch that was begun again, and is quiet, tells nothing either.
+            Some((first, last)) if now.saturating_duration_since(last) < APART => first,
+            _ => now,
+        };
+        self.failing = Some((first, now));
+        now.saturating_duration_since(first) >= PATIENCE
+    }
+}
+
+impl<K> fmt::Debug for Seen<'_, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ListBegins => f.write_str("ListBegins"),
+            Self::Listed(item) => f.debug_tuple("Listed").field(item).finish(),
+            Self::ListEnds => f.write_str("ListEnds"),
+            Self::Shown(item) => f.debug_tuple("Shown").field(item).finish(),
+            Self::Deleted(item) => f.debug_tuple("Deleted").field(item).finish(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_is_given_up_after_five_minutes_of_errors_and_nothing_else() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut sight = Sight::default();
+        assert!(
+            (0..10).all(|n| !sight.failed(at(n * 30))),
+            "for less than 5 minutes"
+        );
+        assert!(sight.failed(at(300)));
+        let mut sight = Sight::default();
+        assert!((0..10).all(|n| !sight.failed(at(n * 30))));
+        sight.works();
+        assert!(!sight.failed(at(300)), "it was seen in between");
+        let mut sight = Sight::default();
+        assert!(
+            (0..10).all(|n| !sight.failed(at(n * 130))),
+            "errors far apart"
+        );
+    }
+}
