@@ -29,7 +29,7 @@ pub struct Settings {
     pub namespace: String,
     /// The Lease's name.
     pub lease: String,
-    /// This process, as nobody else is called.
+    /// Names this process; no other one has the same.
     pub identity: String,
     /// How long the Lease is left to a holder that does not renew it.
     pub duration: Duration,
@@ -40,6 +40,11 @@ impl Settings {
     /// takes over, so that a request under way has an end.
     fn renew_limit(&self) -> Duration {
         self.duration * 2 / 3
+    }
+
+    /// No request about the Lease takes longer.
+    fn grace(&self) -> Duration {
+        self.duration / 3
     }
 
     /// Time between renewals, or tries of them.
@@ -115,22 +120,24 @@ impl Candidate {
         connection: Connection,
         settings: Settings,
         on_change: impl Fn(bool) + Send + Sync + 'static,
-    ) -> Self {
-        let namespace = &settings.namespace;
-        Self {
-            api: Api::namespaced(connection.client.clone(), namespace),
+    ) -> kube::Result<Self> {
+        // Not the client for everything, which retries by itself, for minutes.
+        let client = connection.fenced(&Fence::none(), Some(settings.grace()))?;
+        Ok(Self {
+            api: Api::namespaced(client, &settings.namespace),
             connection,
             settings,
             on_change: Box::new(on_change),
-        }
+        })
     }
 
     /// Runs `work` whenever this replica leads, and drops it when it leads no more; nothing leaves the client that
-    /// it is given after that. Ends when `work` does, and gives the Lease back then; while it does not lead, it
-    /// ends at `stop`, with nothing.
+    /// it is given after that. Ends when `work` ends with something, and gives the Lease back then. When `work` ends
+    /// with nothing, the Lease is given back, and this replica stands again later. While it does not lead, it ends at
+    /// `stop`, with nothing.
     pub async fn run<T>(
         self,
-        mut work: impl FnMut(Client) -> BoxFuture<'static, T>,
+        mut work: impl FnMut(Client) -> BoxFuture<'static, Option<T>>,
         stop: impl Future<Output = ()>,
     ) -> Option<T> {
         let mut stop = pin!(stop);
@@ -148,11 +155,22 @@ impl Candidate {
             };
             fence.close();
             (self.on_change)(false);
-            if done.is_some() {
-                self.release(lease).await;
-                return done;
+            match done {
+                Some(Some(done)) => {
+                    self.release(lease).await;
+                    return Some(done);
+                }
+                Some(None) => {
+                    tracing::warn!(lease = name, identity, "giving up the lead");
+                    self.release(lease).await;
+                    // Time for another one to take it.
+                    tokio::select! {
+                        () = sleep(self.settings.duration) => {}
+                        () = &mut stop => return None,
+                    }
+                }
+                None => tracing::warn!(lease = name, identity, "not leading any more"),
             }
-            tracing::warn!(lease = name, identity, "not leading any more");
         }
     }
 
@@ -167,16 +185,18 @@ impl Candidate {
                 Some(Step::Wait(left)) => pause = left,
                 Some(Step::Take) => {
                     let lease = seen.as_ref().and_then(|seen| seen.lease.as_ref());
-                    match self.take(lease).await {
-                        Ok(taken) => return taken,
+                    match timeout(self.settings.grace(), self.take(lease)).await {
+                        Ok(Ok(taken)) => return taken,
                         // Another one was faster: the watch tells who. Where there is no Lease to be
                         // changed, "not found" means the namespace.
-                        Err(error)
+                        Ok(Err(error))
                             if is_conflict(&error) && (lease.is_some() || !is_missing(&error)) =>
                         {
                             tracing::debug!("{error}");
                         }
-                        Err(error) => self.warn("taking", &error),
+                        Ok(Err(error)) => self.warn("taking", &error),
+                        // It may have been taken all the same; then the watch shows it as this replica's own.
+                        Err(late) => self.warn("taking", &late),
                     }
                 }
                 None => {}
@@ -196,8 +216,9 @@ impl Candidate {
     async fn take(&self, lease: Option<&Lease>) -> kube::Result<(Lease, Fence, Client)> {
         // Before the Lease: it reads credentials, and one that cannot must not lead.
         let fence = Fence::none();
-        let grace = self.settings.duration / 3;
-        let client = self.connection.fenced(&fence, Some(grace))?;
+        let client = self
+            .connection
+            .fenced(&fence, Some(self.settings.grace()))?;
         let since = Moment::now();
         let taken = if let Some(lease) = lease {
             self.write(&self.api, lease).await?

@@ -20,7 +20,7 @@ use crate::api::labels;
 use crate::certificates;
 use crate::cli::RunArgs;
 use crate::connect::{Connection, connect};
-use crate::controller::{self, Scope};
+use crate::controller::{self, Failure, Scope};
 use crate::fence::Fence;
 use crate::http;
 use crate::leader::{self, Candidate};
@@ -143,6 +143,7 @@ async fn reconcile(
 ) -> anyhow::Result<()> {
     let pod = std::env::var("POD_NAME").ok();
     let scopes = scopes(&args);
+    // Nothing when this replica cannot see what it is to reconcile, and another one is to try.
     let controllers = |client: Client| {
         let mut controllers = JoinSet::new();
         for scope in &scopes {
@@ -156,16 +157,29 @@ async fn reconcile(
         }
         async move {
             while let Some(ended) = controllers.join_next().await {
-                ended.context("it panicked")??;
+                match ended.context("it panicked") {
+                    Ok(Ok(())) => {}
+                    Ok(Err(Failure::Blind(blind))) => {
+                        tracing::error!("this replica cannot see what it is to reconcile: {blind}");
+                        return None;
+                    }
+                    Ok(Err(died)) => return Some(Err(died.into())),
+                    Err(died) => return Some(Err(died)),
+                }
             }
-            anyhow::Ok(())
+            Some(anyhow::Ok(()))
         }
         .boxed()
     };
     if !args.leader_elect {
         let client = connection.fenced(&Fence::none(), None)?;
         metrics.leads(true);
-        return controllers(client).await;
+        loop {
+            // There is no other one: it begins anew.
+            if let Some(ended) = controllers(client.clone()).await {
+                return ended;
+            }
+        }
     }
     let settings = leader::Settings {
         namespace: connection.namespace.clone(),
@@ -179,7 +193,7 @@ async fn reconcile(
         duration: args.lease_duration,
     };
     let told = metrics.clone();
-    let candidate = Candidate::new(connection, settings, move |leads| told.leads(leads));
+    let candidate = Candidate::new(connection, settings, move |leads| told.leads(leads))?;
     let reconciled = candidate.run(controllers, stopping(&stopped));
     reconciled.await.unwrap_or(Ok(()))
 }
