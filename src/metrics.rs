@@ -47,6 +47,8 @@ type Histograms<const LABELS: usize> = Series<HistogramVec, LABELS>;
 pub trait Servers: Send + Sync {
     /// Counts them by phase, into what has been counted before.
     fn count(&self, phases: &mut HashMap<&'static str, i64>);
+    /// How many have a pass that is due and has not begun.
+    fn due(&self) -> usize;
 }
 
 /// The classes of errors that a pass ends with, as labels.
@@ -219,13 +221,6 @@ impl Metrics {
     /// This replica begins to lead, or ends to.
     pub fn leads(&self, leads: bool) {
         self.leader.set(i64::from(leads));
-        self.queue(0);
-    }
-
-    /// So many servers have a pass that is due and has not begun.
-    pub fn queue(&self, depth: usize) {
-        self.queue_depth
-            .set(i64::try_from(depth).unwrap_or(i64::MAX));
     }
 
     /// An object of this kind (one of [`KINDS`]) was found that cannot be read.
@@ -275,12 +270,16 @@ impl Metrics {
         ]
         .map(|phase| (phase.as_str(), 0))
         .into();
+        let mut due = 0;
         lock(&self.counted).retain(|servers| {
             let servers = servers.upgrade();
-            servers
-                .inspect(|servers| servers.count(&mut counts))
-                .is_some()
+            let counted = servers.inspect(|servers| {
+                servers.count(&mut counts);
+                due += servers.due();
+            });
+            counted.is_some()
         });
+        self.queue_depth.set(i64::try_from(due).unwrap_or(i64::MAX));
         for (phase, count) in counts {
             self.servers.of([phase]).set(count);
         }
@@ -434,15 +433,35 @@ mod tests {
         }
     }
 
+    /// Ten servers that are Ready, three of which have a pass due.
+    struct Ten;
+
+    impl Servers for Ten {
+        fn count(&self, phases: &mut HashMap<&'static str, i64>) {
+            *phases.entry("Ready").or_default() += 10;
+        }
+
+        fn due(&self) -> usize {
+            3
+        }
+    }
+
     #[test]
-    fn the_queue_is_the_leaders() {
+    fn servers_are_counted_while_somebody_knows_them() {
         let metrics = Metrics::new(Arc::default()).unwrap();
         metrics.leads(true);
-        metrics.queue(2);
-        assert_has(&text(&metrics), "mcp_operator_reconcile_queue_depth 2");
-        assert_has(&text(&metrics), "mcp_operator_leader 1");
+        let (one, other): (Arc<dyn Servers>, Arc<dyn Servers>) = (Arc::new(Ten), Arc::new(Ten));
+        metrics.count(&one);
+        metrics.count(&other);
+        let found = text(&metrics);
+        assert_has(&found, "mcp_operator_leader 1");
+        assert_has(&found, "mcp_operator_reconcile_queue_depth 6");
+        assert_has(&found, "mcp_operator_mcpservers{phase=\"Ready\"} 20");
+        drop((one, other));
         metrics.leads(false);
-        assert_has(&text(&metrics), "mcp_operator_reconcile_queue_depth 0");
-        assert_has(&text(&metrics), "mcp_operator_leader 0");
+        let found = text(&metrics);
+        assert_has(&found, "mcp_operator_leader 0");
+        assert_has(&found, "mcp_operator_reconcile_queue_depth 0");
+        assert_has(&found, "mcp_operator_mcpservers{phase=\"Ready\"} 0");
     }
 }

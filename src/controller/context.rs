@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
@@ -45,6 +46,8 @@ pub struct Context {
     pub memories: Memories,
     /// What was not taken.
     pub refusals: Refusals,
+    /// How many servers have a pass that is due and has not begun.
+    pub due: AtomicUsize,
     /// What is counted.
     pub metrics: Arc<Metrics>,
 }
@@ -109,6 +112,7 @@ impl Context {
             publisher: Publisher::new(instance),
             memories: Memories::default(),
             refusals: Refusals::default(),
+            due: AtomicUsize::new(0),
             metrics,
         }
     }
@@ -159,6 +163,10 @@ impl Servers for Context {
             let phase = server.phase().unwrap_or(Phase::Pending);
             *phases.entry(phase.as_str()).or_default() += 1;
         });
+    }
+
+    fn due(&self) -> usize {
+        self.due.load(Ordering::Relaxed)
     }
 }
 

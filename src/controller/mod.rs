@@ -27,6 +27,7 @@ pub mod watch;
 pub mod wish;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use futures::FutureExt;
@@ -138,7 +139,7 @@ pub async fn run(
         changes,
         move |key, cause| pass(key, cause, of_pass.clone()),
         move |key, text| panicked(key, text, &of_panic),
-        |depth| metrics.queue(depth),
+        |depth| context.due.store(depth, Ordering::Relaxed),
         shutdown,
     );
     tokio::select! {

@@ -38,6 +38,10 @@ pub const NAMES: &[(&str, &[&str])] = &[
     ("mcp_operator_reconcile_duration_seconds_sum", &[]),
     ("mcp_operator_reconcile_queue_depth", &[]),
     ("mcp_operator_reconciles_total", &["class", "result"]),
+    ("mcp_operator_unreadable_objects_total", &["kind"]),
+    ("mcp_operator_watch_errors_total", &["kind"]),
+    ("mcp_operator_watch_last_event_timestamp_seconds", &["kind"]),
+    ("mcp_operator_watch_last_list_timestamp_seconds", &["kind"]),
 ];
 
 /// The samples of a text: name and labels, value.
@@ -184,7 +188,9 @@ async fn only_the_namespaces_that_were_named_are_watched() -> Result<()> {
         space.until_gone::<mcp_operator::api::MCPServer>("a").await;
     }
     let untouched = other.servers().get("a").await?;
-    assert_eq!(untouched.status, None, "a namespace that was not named");
+    let status = untouched.status.unwrap_or_default();
+    let found = (status.phase, status.observed_generation);
+    assert_eq!(found, (None, Some(-1)), "a namespace that was not named");
     let requests = cluster.requests_by(setup::USER).await?;
     let elsewhere: Vec<_> = requests
         .iter()
