@@ -408,3 +408,6 @@ pub fn failed(key: &Key, error: &Error, context: &Context) -> Next {
     }
     Next::In(retry)
 }
+
+#[cfg(test)]
+mod tests;
