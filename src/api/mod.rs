@@ -5,6 +5,7 @@ pub mod decode;
 pub mod defaults;
 pub mod field_error;
 pub mod go_duration;
+pub mod image_reference;
 pub mod labels;
 pub mod names;
 pub mod pod_template;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::field_error::{FieldError, shown};
 use super::v1alpha1::{MCPServer, MCPServerSpec, Transport};
-use super::{config_json, names, pod_template, session};
+use super::{config_json, image_reference, names, pod_template, session};
 
 /// Most bytes of a ConfigMap's values; the API server refuses more.
 const CONFIG_MAP_LIMIT: usize = 1024 * 1024;
@@ -90,7 +90,7 @@ fn image(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
             "spec.image",
             "name the container image of the server",
         ));
-    } else if !is_reference(&spec.image) {
+    } else if image_reference::parse(&spec.image).is_none() {
         let detail = "not an image reference; expected [registry/]repository[:tag][@digest], \
              the repository in lower case, the digest as well, all of it ASCII without spaces";
         faults.push(FieldError::invalid(
@@ -99,19 +99,6 @@ fn image(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
             detail,
         ));
     }
-}
-
-/// Whether nodes take the image. The library (oci-spec 0.10) takes letters of any script for a tag, and
-/// digests in upper case; nodes do not.
-fn is_reference(image: &str) -> bool {
-    let lower = |digest: &str| !digest.bytes().any(|b| b.is_ascii_uppercase());
-    image.is_ascii() && reference(image).is_ok_and(|found| found.digest().is_none_or(lower))
-}
-
-fn reference(
-    image: &str,
-) -> Result<oci_spec::distribution::Reference, oci_spec::distribution::ParseError> {
-    image.parse()
 }
 
 /// Whether so many replicas can be had with the transport; also for requests to the scale subresource.
@@ -386,22 +373,17 @@ pub fn no_replicas(replicas: i32) -> Option<String> {
 }
 
 fn moving_tag(image: &str) -> Option<String> {
-    let reference = reference(image).ok()?;
-    if reference.digest().is_some() {
+    let reference = image_reference::parse(image)?;
+    if reference.digest.is_some() {
         return None;
     }
-    // The parser adds `latest` where there is no tag; what the user wrote tells the two apart.
-    let tagged = image
-        .rsplit('/')
-        .next()
-        .is_some_and(|last| last.contains(':'));
-    match reference.tag() {
-        Some("latest") if tagged => Some(format!(
+    match reference.tag {
+        Some("latest") => Some(format!(
             "spec.image: {image:?} has the tag latest, which moves; name a version or a digest"
         )),
-        _ if !tagged => Some(format!(
+        Some(_) => None,
+        None => Some(format!(
             "spec.image: {image:?} has no tag, which means latest, which moves; name a version or a digest"
         )),
-        _ => None,
     }
 }

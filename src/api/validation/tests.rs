@@ -96,6 +96,10 @@ fn what_kubernetes_takes_is_taken() {
             ),
         ),
         ("a digest", digest("a")),
+        (
+            "an image on an IPv6 host",
+            json!({"image": "[fd00::1]:5000/app:1"}),
+        ),
     ];
     for (what, spec) in table {
         assert_eq!(validate(&server(&spec), None), [], "{what}: {spec}");
@@ -289,6 +293,31 @@ fn a_variable_that_replaces_one_of_ours_is_told() {
     ];
     for (what, spec, expected) in table {
         assert_eq!(warnings(&server(&spec)), expected, "{what}");
+    }
+}
+
+#[test]
+fn a_tag_that_moves_is_told() {
+    let sha256 = "a".repeat(64);
+    for (image, text) in [
+        ("app:1".to_owned(), None),
+        ("app:latest".to_owned(), Some("has the tag latest")),
+        ("app".to_owned(), Some("has no tag")),
+        ("h:5000/app".to_owned(), Some("has no tag")),
+        ("[::1]:5000/app".to_owned(), Some("has no tag")),
+        ("h:5000/app:1".to_owned(), None),
+        (format!("app@sha256:{sha256}"), None),
+        (format!("app:latest@sha256:{sha256}"), None),
+        ("Not An Image".to_owned(), None),
+    ] {
+        let warnings = warnings(&server(&json!({"image": image})));
+        match text {
+            Some(text) => assert!(
+                warnings.len() == 1 && warnings[0].contains(text),
+                "{image}: {warnings:?}"
+            ),
+            None => assert_eq!(warnings, Vec::<String>::new(), "{image}"),
+        }
     }
 }
 
