@@ -22,6 +22,7 @@ pub mod image;
 pub mod mcp_test;
 pub mod node;
 pub mod operator_image;
+pub mod oracles;
 mod pki;
 mod pod_network;
 pub mod process;

@@ -42,7 +42,7 @@ struct Tools {
     /// Also what a real node needs
     #[arg(long)]
     node: bool,
-    /// Everything: also helm and cert-manager
+    /// Everything: also helm, cert-manager and what tests compare the operator with
     #[arg(long)]
     all: bool,
 }
@@ -103,6 +103,7 @@ async fn build(options: Tools) -> Result<()> {
     }
     if options.all {
         sets.extend(tools::ADDONS);
+        sets.push(tools::ORACLES);
     }
     for set in sets {
         let folder = tools::build(&set).await?;

@@ -99,6 +99,21 @@ pub const CERT_MANAGER: Set = Set {
 /// The folder of cert-manager's kinds beside its program.
 pub const CERT_MANAGER_KINDS: &str = "crds";
 
+/// What says how Go reads things; see [`crate::oracles`].
+pub const ORACLES: Set = Set {
+    about: "oracles; about 1 minute on 2 cores",
+    module: "oracles",
+    sources: &[
+        "main.go",
+        "image.go",
+        "kstatus.go",
+        "quantity.go",
+        "duration.go",
+    ],
+    packages: &["github.com/mcp-operator/mcp-operator/tests/cluster/tools/oracles"],
+    files: &[],
+};
+
 /// What a real node needs beside the control plane; see also [`CONTAINERD`] and [`COREDNS`].
 pub const NODE: Set = Set {
     about: "kube-scheduler, kubelet and kube-proxy; about 2 minutes on 2 cores",
