@@ -1,7 +1,9 @@
 //! The API server's audit log: who asked for what.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use k8s_openapi::jiff::Timestamp;
@@ -60,19 +62,66 @@ pub(crate) async fn requests_by(log: &Path, user: &str) -> Result<Vec<AuditEntry
     requests_in(&text, user).with_context(|| format!("reading the audit log {}", log.display()))
 }
 
+/// A user's requests, read as they come: a log of many requests is large, and is read once.
+#[derive(Debug)]
+pub struct Tail {
+    path: PathBuf,
+    user: String,
+    file: File,
+    unfinished: Vec<u8>,
+}
+
+impl Tail {
+    pub(crate) fn open(path: &Path, user: &str) -> Result<Self> {
+        let file = File::open(path)
+            .with_context(|| format!("opening the audit log {}", path.display()))?;
+        Ok(Self {
+            path: path.to_owned(),
+            user: user.to_owned(),
+            file,
+            unfinished: Vec::new(),
+        })
+    }
+
+    /// The requests that came into the log since the last call, in the order of their answers. A watch comes
+    /// twice: when it starts and when it ends.
+    pub fn read(&mut self) -> Result<Vec<AuditEntry>> {
+        let reading = || format!("reading the audit log {}", self.path.display());
+        self.file
+            .read_to_end(&mut self.unfinished)
+            .with_context(reading)?;
+        let Some(end) = self.unfinished.iter().rposition(|byte| *byte == b'\n') else {
+            return Ok(Vec::new());
+        };
+        let whole: Vec<u8> = self.unfinished.drain(..=end).collect();
+        let text = String::from_utf8_lossy(&whole);
+        let events = text
+            .lines()
+            .filter_map(|line| event_of(line, &self.user).transpose());
+        events
+            .map(|event| event.map(Event::into_entry))
+            .collect::<Result<_>>()
+            .with_context(reading)
+    }
+}
+
+/// What a line tells, if it is about this user.
+fn event_of(line: &str, user: &str) -> Result<Option<Event>> {
+    // Parsing is slow beside searching, and most lines are by others.
+    if !line.contains(user) {
+        return Ok(None);
+    }
+    let event: Event = serde_json::from_str(line).with_context(|| format!("this line: {line}"))?;
+    Ok((event.user.username == user).then_some(event))
+}
+
 fn requests_in(text: &str, user: &str) -> Result<Vec<AuditEntry>> {
     // A watch is logged when it starts and when it ends, so requests are told apart by id.
     let mut entries = BTreeMap::new();
     // The last line may be half written.
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     for line in whole.lines() {
-        // Parsing is slow beside searching, and most lines are by others.
-        if !line.contains(user) {
-            continue;
-        }
-        let event: Event =
-            serde_json::from_str(line).with_context(|| format!("this line: {line}"))?;
-        if event.user.username == user {
+        if let Some(event) = event_of(line, user)? {
             entries.insert(event.audit_id.clone(), event.into_entry());
         }
     }
@@ -172,5 +221,22 @@ mod tests {
         let entries = requests_in(LOG, "operator").unwrap();
         assert_eq!(entries.len(), 1);
         assert_eq!(entries[0].resource, "/readyz");
+    }
+
+    #[test]
+    fn a_tail_gives_what_has_come_since() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let (first, second) = LOG.split_at(LOG.find(r#""verb":"patch""#).unwrap());
+        std::fs::write(&path, first).unwrap();
+        let mut tail = Tail::open(&path, "op").unwrap();
+        let verbs = |entries: Vec<AuditEntry>| -> Vec<String> {
+            entries.into_iter().map(|entry| entry.verb).collect()
+        };
+        assert_eq!(verbs(tail.read().unwrap()), ["watch", "watch"]);
+        assert_eq!(tail.read().unwrap(), []);
+        let mut log = File::options().append(true).open(&path).unwrap();
+        std::io::Write::write_all(&mut log, second.as_bytes()).unwrap();
+        assert_eq!(verbs(tail.read().unwrap()), ["patch"]);
     }
 }

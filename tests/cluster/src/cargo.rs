@@ -26,6 +26,8 @@ const OF_PACKAGE: [&str; 5] = [
 pub enum Kind {
     /// As `cargo build` does.
     Debug,
+    /// As `cargo build --release` does.
+    Release,
     /// Optimised, and linked statically, so that it runs in an empty image; with the list of what it was built from
     /// (cargo-auditable) if that is installed.
     Static,
@@ -81,6 +83,9 @@ async fn cargo(package: &str, kind: Kind) -> Command {
         cargo.arg("auditable");
     }
     cargo.args(["build", "--package", package, "--bins"]);
+    if kind == Kind::Release {
+        cargo.arg("--release");
+    }
     if kind == Kind::Static {
         let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
         cargo

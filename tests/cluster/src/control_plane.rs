@@ -340,6 +340,19 @@ impl Cluster {
         audit::requests_by(&self.audit_log(), user).await
     }
 
+    /// Reads a user's requests from the audit log as they come, from its begin on.
+    pub fn follow_audit(&self, user: &str) -> Result<audit::Tail> {
+        audit::Tail::open(&self.audit_log(), user)
+    }
+
+    /// A part of the control plane: `etcd`, `kube-apiserver` or `kube-controller-manager`.
+    pub fn part(&self, name: &str) -> Result<&Process> {
+        let mut parts = self.processes.iter();
+        parts
+            .find(|process| process.name() == name)
+            .with_context(|| format!("this cluster has no {name}"))
+    }
+
     /// Fails if a part of the control plane has ended, with the last lines of its log.
     pub fn alive(&self) -> Result<()> {
         self.processes.iter().try_for_each(Process::alive)

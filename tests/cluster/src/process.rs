@@ -261,6 +261,11 @@ impl Process {
         self.ended.get().map(String::as_str)
     }
 
+    /// What it was started as.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.id
