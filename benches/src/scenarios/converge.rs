@@ -1,0 +1,79 @@
+//! From the first create until all servers are Ready; and all pods, on the floor.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use cluster::AuditEntry;
+use k8s_openapi::jiff::Timestamp;
+
+use super::{Report, figure, millis_each, runs, with_floor};
+use crate::args::Args;
+use crate::program::Program;
+use crate::servers::{self, NAMESPACE};
+use crate::sitting::{Subject, sit};
+use crate::stand::Stand;
+use crate::table::Sample;
+
+pub(super) async fn run(args: &Args, programs: &[Program]) -> Result<Report> {
+    let number = args.servers();
+    let measure = async |subject: &Subject| Ok(converge(subject, number).await?.sample);
+    let columns = sit("converge", args.runs(), &with_floor(programs), measure).await?;
+    let about = format!(
+        "{number} servers with 3 children each, created on 16 connections: until all are Ready; \
+         on the floor until all pods are. {}",
+        runs(args.runs())
+    );
+    Ok(Report { about, columns })
+}
+
+/// What came of it.
+pub(super) struct Converged {
+    pub(super) sample: Sample,
+    /// The operator's from the first create on, until it was quiet.
+    pub(super) requests: Vec<AuditEntry>,
+}
+
+/// Has so many servers made on a fresh cluster.
+pub(super) async fn converge(subject: &Subject, number: usize) -> Result<Converged> {
+    Stand::with(subject, async |stand| {
+        stand.warm_up().await?;
+        let mut ready = stand.ready(NAMESPACE).await?;
+        let (start, time) = (Instant::now(), Timestamp::now());
+        let before = stand.cpu()?;
+        let create = stand.create(0, number, servers::object);
+        tokio::try_join!(create, ready.reaches(number))?;
+        let took = start.elapsed();
+        stand.requests.until_quiet().await?;
+        let used = stand.cpu()?.since(before);
+        let mut sample = vec![
+            ("time, s".to_owned(), took.as_secs_f64()),
+            (
+                "servers a second".to_owned(),
+                figure(number) / took.as_secs_f64(),
+            ),
+        ];
+        sample.extend(used.rows(number));
+        Ok(Converged {
+            sample,
+            requests: stand.requests.since(time)?,
+        })
+    })
+    .await
+}
+
+impl crate::stand::Cpu {
+    /// What was used, a server.
+    pub(super) fn rows(self, servers: usize) -> Sample {
+        let mut rows = vec![(
+            "CPU of kube-apiserver and etcd, ms a server".to_owned(),
+            millis_each(self.control_plane, servers),
+        )];
+        if let Some(operator) = self.operator {
+            rows.push((
+                "CPU of the operator, ms a server".to_owned(),
+                millis_each(operator, servers),
+            ));
+        }
+        rows
+    }
+}
