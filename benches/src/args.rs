@@ -45,6 +45,11 @@ pub struct Args {
     #[arg(long, value_name = "NUMBER", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) rate: u32,
 
+    /// Leave kube-controller-manager running in churn, so that each change rolls out pods: on a small machine that is
+    /// what takes the time
+    #[arg(long)]
+    pub(crate) rollouts: bool,
+
     /// What cargo bench says to every benchmark
     #[arg(long, hide = true)]
     bench: bool,

@@ -42,27 +42,37 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(super) async fn run(args: &Args, programs: &[Program]) -> Result<Report> {
     let (number, rate) = (args.half(), args.rate);
     let length = if args.short { SHORT } else { LENGTH };
-    let measure = async |subject: &Subject| churn(subject, number, rate, length).await;
+    let measure = async |subject: &Subject| {
+        Stand::with(subject, async |stand| {
+            settle(stand, number).await?;
+            if !args.rollouts {
+                stand.pause_controllers().await?;
+            }
+            change(stand, number, rate, length).await
+        })
+        .await
+    };
     let columns = sit("churn", 1, &operators(programs), measure).await?;
     let about = format!(
-        "{rate} changes a second of an environment variable, over {} s, on {number} servers in turn; each change \
-         rolls out new pods. The time is from the answer to the change until the Deployment has it. One run.",
-        length.as_secs()
+        "{rate} changes a second of an environment variable, over {} s, on {number} servers in turn, {}. The time is \
+         from the answer to the change until the Deployment has it. One run.",
+        length.as_secs(),
+        if args.rollouts {
+            "each of which rolls out pods"
+        } else {
+            "while kube-controller-manager is stopped"
+        }
     );
     Ok(Report { about, columns })
 }
 
-async fn churn(subject: &Subject, number: usize, rate: u32, length: Duration) -> Result<Sample> {
-    Stand::with(subject, async |stand| {
-        stand.warm_up().await?;
-        let mut ready = stand.ready(NAMESPACE).await?;
-        let create = stand.create(0, number, servers::object);
-        tokio::try_join!(create, ready.reaches(number))?;
-        drop(ready);
-        stand.requests.until_quiet().await?;
-        change(stand, number, rate, length).await
-    })
-    .await
+/// Has the servers made, and lets them come to rest.
+async fn settle(stand: &mut Stand, number: usize) -> Result<()> {
+    stand.warm_up().await?;
+    let mut ready = stand.ready(NAMESPACE).await?;
+    let create = stand.create(0, number, servers::object);
+    tokio::try_join!(create, ready.reaches(number))?;
+    stand.requests.until_quiet().await
 }
 
 /// Makes the changes, and measures.
