@@ -1,20 +1,37 @@
-//! Resource quantities (`100m`, `1.5Gi`, `1e3`) as Kubernetes reads them.
+//! Resource quantities (`100m`, `1.5Gi`, `1e3`) as Kubernetes reads them; `tests/oracles` compares the two.
 //!
-//! Own code, because the one published parser (`kube_quantity`) takes `M` and `--1`, refuses
-//! `1Ei`, and panics when it compares values that are far apart.
+//! Own code, because the one published parser (`kube_quantity`) takes `--1`, refuses `1Ei`, and panics when it
+//! compares values that are far apart.
+//!
+//! Refused here although Kubernetes takes it: text without a digit (`-`, `.`, `M`), which it reads as 0, and an
+//! exponent beyond 50, which no resource has.
 
 use std::cmp::Ordering;
+use std::iter::repeat_n;
 
-/// A quantity, exactly: `digits × 2^binary × 10^decimal`.
-#[derive(Clone, Copy, Debug)]
+/// A quantity in billionths, the smallest unit that Kubernetes keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParsedQuantity {
-    digits: i128,
-    binary: u32,
-    decimal: i32,
+    negative: bool,
+    /// Decimal digits, the last one first, without zeros at the far end: none for 0.
+    nanos: Vec<u8>,
 }
 
-/// Most digits read; Kubernetes itself caps values at 2^63 - 1 in nine decimal places.
-const MAX_DIGITS: usize = 28;
+/// A billionth is so many places behind the point.
+const PLACES: i64 = 9;
+/// The largest exponent read, and the smallest below zero.
+const MOST_EXPONENT: i64 = 50;
+/// The largest whole number with a binary suffix: 2^63 - 1. Kubernetes makes this of any larger one.
+const MOST_BINARY: &str = "9223372036854775807";
+
+/// What a number is multiplied by.
+#[derive(Clone, Copy)]
+enum Suffix {
+    /// A power of two.
+    Binary(u32),
+    /// A power of ten.
+    Decimal(i64),
+}
 
 /// Parses a quantity. Nothing for what the API server would refuse:
 /// `<sign><digits>[.<digits>]<suffix>`, the suffix one of n, u, m, k, M, G, T, P, E, Ki, Mi, Gi, Ti,
@@ -33,111 +50,132 @@ pub fn parse(text: &str) -> Option<ParsedQuantity> {
     if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {
         return None;
     }
-    let fraction = fraction.trim_end_matches('0');
-    let digits = format!("{}{fraction}", whole.trim_start_matches('0'));
-    if digits.len() > MAX_DIGITS {
-        return None;
+    let suffix = suffix_of(suffix)?;
+    let mut nanos: Vec<u8> = digits(whole, fraction).collect();
+    let shift = PLACES - i64::try_from(fraction.len()).ok()?;
+    match suffix {
+        Suffix::Binary(power) => {
+            double(&mut nanos, power);
+            scale(&mut nanos, shift);
+            let most: Vec<u8> = digits(MOST_BINARY, "000000000").collect();
+            if compare(&nanos, &most).is_gt() {
+                nanos = most;
+            }
+        }
+        Suffix::Decimal(power) => scale(&mut nanos, shift + power),
     }
-    let digits: i128 = if digits.is_empty() {
-        0
-    } else {
-        digits.parse().ok()?
-    };
-    let (binary, decimal) = suffix_of(suffix)?;
     Some(ParsedQuantity {
-        digits: if negative { -digits } else { digits },
-        binary,
-        decimal: decimal - i32::try_from(fraction.len()).ok()?,
+        negative: negative && !nanos.is_empty(),
+        nanos,
     })
 }
 
-fn suffix_of(suffix: &str) -> Option<(u32, i32)> {
+fn suffix_of(suffix: &str) -> Option<Suffix> {
     Some(match suffix {
-        "Ki" => (10, 0),
-        "Mi" => (20, 0),
-        "Gi" => (30, 0),
-        "Ti" => (40, 0),
-        "Pi" => (50, 0),
-        "Ei" => (60, 0),
-        "n" => (0, -9),
-        "u" => (0, -6),
-        "m" => (0, -3),
-        "" => (0, 0),
-        "k" => (0, 3),
-        "M" => (0, 6),
-        "G" => (0, 9),
-        "T" => (0, 12),
-        "P" => (0, 15),
-        "E" => (0, 18),
+        "Ki" => Suffix::Binary(10),
+        "Mi" => Suffix::Binary(20),
+        "Gi" => Suffix::Binary(30),
+        "Ti" => Suffix::Binary(40),
+        "Pi" => Suffix::Binary(50),
+        "Ei" => Suffix::Binary(60),
+        "n" => Suffix::Decimal(-9),
+        "u" => Suffix::Decimal(-6),
+        "m" => Suffix::Decimal(-3),
+        "" => Suffix::Decimal(0),
+        "k" => Suffix::Decimal(3),
+        "M" => Suffix::Decimal(6),
+        "G" => Suffix::Decimal(9),
+        "T" => Suffix::Decimal(12),
+        "P" => Suffix::Decimal(15),
+        "E" => Suffix::Decimal(18),
         _ => {
             let exponent = suffix.strip_prefix(['e', 'E'])?;
             let digits = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
             if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
                 return None;
             }
-            // Larger exponents have no meaning for a resource and would only cost time.
-            (0, exponent.parse().ok().filter(|e| (-50..=50).contains(e))?)
+            let read = |exponent: &i64| (-MOST_EXPONENT..=MOST_EXPONENT).contains(exponent);
+            Suffix::Decimal(exponent.parse().ok().filter(read)?)
         }
     })
+}
+
+fn digits(whole: &str, fraction: &str) -> impl Iterator<Item = u8> {
+    whole
+        .bytes()
+        .chain(fraction.bytes())
+        .rev()
+        .map(|byte| byte - b'0')
+}
+
+/// Times 2^`power`, which is 60 at most: then digit and carry stay below 2^64.
+fn double(digits: &mut Vec<u8>, power: u32) {
+    let last = |sum: u64| u8::try_from(sum % 10).unwrap_or_default();
+    let mut carry = 0;
+    for digit in digits.iter_mut() {
+        let sum = (u64::from(*digit) << power) + carry;
+        *digit = last(sum);
+        carry = sum / 10;
+    }
+    while carry > 0 {
+        digits.push(last(carry));
+        carry /= 10;
+    }
+}
+
+/// Times 10^`shift`. What is lost behind the last place counts as one there, as in Kubernetes.
+fn scale(digits: &mut Vec<u8>, shift: i64) {
+    let places = usize::try_from(shift.unsigned_abs()).unwrap_or(usize::MAX);
+    if shift >= 0 {
+        digits.splice(..0, repeat_n(0, places));
+    } else {
+        let behind = places.min(digits.len());
+        if digits.drain(..behind).any(|digit| digit != 0) {
+            add_one(digits);
+        }
+    }
+    while digits.last() == Some(&0) {
+        digits.pop();
+    }
+}
+
+fn add_one(digits: &mut Vec<u8>) {
+    for digit in digits.iter_mut() {
+        if *digit < 9 {
+            *digit += 1;
+            return;
+        }
+        *digit = 0;
+    }
+    digits.push(1);
+}
+
+/// Both without zeros at the far end.
+fn compare(a: &[u8], b: &[u8]) -> Ordering {
+    a.len()
+        .cmp(&b.len())
+        .then_with(|| a.iter().rev().cmp(b.iter().rev()))
 }
 
 impl ParsedQuantity {
     /// Whether the value is below zero.
     pub fn is_negative(&self) -> bool {
-        self.digits < 0
+        self.negative
     }
 
-    /// Whether the value has no fraction: `1k` and `1000m` have none.
+    /// Whether the value has no fraction: `1k` and `1000m` have none. Kubernetes looks at thousandths, rounded up.
     pub fn is_whole(&self) -> bool {
-        let places = usize::try_from(-self.decimal).unwrap_or(0);
-        let (_, digits) = self.scaled(-self.decimal);
-        digits.iter().take(places).all(|digit| *digit == 0)
-    }
-
-    /// The value in units of 10^-`places`, as decimal digits with a sign: exact, of any size.
-    fn scaled(&self, places: i32) -> (bool, Vec<u8>) {
-        let mut digits: Vec<u8> = self
-            .digits
-            .unsigned_abs()
-            .to_string()
-            .bytes()
-            .rev()
-            .map(|b| b - b'0')
-            .collect();
-        for _ in 0..self.binary {
-            let mut carry = 0;
-            for digit in &mut digits {
-                let doubled = *digit * 2 + carry;
-                *digit = doubled % 10;
-                carry = doubled / 10;
-            }
-            if carry > 0 {
-                digits.push(carry);
-            }
-        }
-        let zeros = usize::try_from(self.decimal + places).unwrap_or(0);
-        let mut all = vec![0; zeros];
-        all.extend(digits);
-        while all.last() == Some(&0) {
-            all.pop();
-        }
-        (self.digits < 0, all)
+        let mut thousandths = self.nanos.clone();
+        scale(&mut thousandths, -6);
+        thousandths.iter().take(3).all(|digit| *digit == 0)
     }
 }
 
 impl Ord for ParsedQuantity {
     fn cmp(&self, other: &Self) -> Ordering {
-        let places = -self.decimal.min(other.decimal).min(0);
-        let (a_negative, a) = self.scaled(places);
-        let (b_negative, b) = other.scaled(places);
-        let size = || {
-            a.len()
-                .cmp(&b.len())
-                .then_with(|| a.iter().rev().cmp(b.iter().rev()))
-        };
-        match (a_negative && !a.is_empty(), b_negative && !b.is_empty()) {
-            (false, false) => size(),
-            (true, true) => size().reverse(),
+        match (self.negative, other.negative) {
+            (false, false) => compare(&self.nanos, &other.nanos),
+            (true, true) => compare(&other.nanos, &self.nanos),
             (true, false) => Ordering::Less,
             (false, true) => Ordering::Greater,
         }
@@ -149,14 +187,6 @@ impl PartialOrd for ParsedQuantity {
         Some(self.cmp(other))
     }
 }
-
-impl PartialEq for ParsedQuantity {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for ParsedQuantity {}
 
 /// Whether both texts are quantities of the same value (`1024Mi` and `1Gi`).
 pub fn same(a: &str, b: &str) -> bool {
@@ -202,7 +232,6 @@ mod tests {
     fn what_kubernetes_refuses_is_refused() {
         for text in [
             "",
-            "M",
             "inf",
             "nan",
             "+inf",
@@ -219,10 +248,9 @@ mod tests {
             "1.2.3",
             "1mm",
             "infinity",
-            ".",
-            "-",
             "1e++3",
-            "1e99999999999",
+            "1e99999999999999999999",
+            "Ei",
             "٣",
         ] {
             assert!(parse(text).is_none(), "{text:?} should be refused");
@@ -230,13 +258,34 @@ mod tests {
     }
 
     #[test]
+    fn what_nobody_means_is_refused_although_kubernetes_takes_it() {
+        for text in ["-", "+", ".", "M", "-k", "e3", ".Ki", "1e51", "1e-51"] {
+            assert!(parse(text).is_none(), "{text:?} should be refused");
+        }
+    }
+
+    #[test]
+    fn numbers_of_any_length_are_taken() {
+        for text in [
+            "100000000000000000000000000000".to_owned(),
+            "9".repeat(1_000_000),
+            format!("0.{}", "9".repeat(1_000_000)),
+            format!("{}Ei", "9".repeat(1_000_000)),
+            format!("1e{}3", "0".repeat(1_000_000)),
+        ] {
+            assert!(parse(&text).is_some(), "{}", text.len());
+        }
+    }
+
+    #[test]
     fn whole_numbers_are_told_from_fractions() {
         for text in [
             "0", "0.0", "1", "1k", "1Ki", "2.0", "1000m", "1e3", "20e-1", "0.5Ki", "-1", "0m",
+            "0.9991",
         ] {
             assert!(parse(text).unwrap().is_whole(), "{text:?} should be whole");
         }
-        for text in ["0.5", "1m", "1500m", "1e-3", "1n", "0.1Ki", "-1.5"] {
+        for text in ["0.5", "1m", "1500m", "1e-3", "1n", "0.1Ki", "-1.5", "0.999"] {
             assert!(
                 !parse(text).unwrap().is_whole(),
                 "{text:?} should have a fraction"
@@ -254,7 +303,26 @@ mod tests {
             ("0.1", "100m", Ordering::Equal),
             ("1Ti", "1099511627776", Ordering::Equal),
             ("1n", "1000000000000P", Ordering::Less),
-            ("1000Ei", "2000Ei", Ordering::Less),
+            // A binary suffix reaches to 2^63 - 1, without one there is no end.
+            ("7Ei", "8Ei", Ordering::Less),
+            ("8Ei", "9223372036854775807", Ordering::Equal),
+            ("1000Ei", "2000Ei", Ordering::Equal),
+            ("-1000Ei", "-2000Ei", Ordering::Equal),
+            ("1000E", "2000E", Ordering::Less),
+            ("1000Ei", "1000E", Ordering::Less),
+            // A billionth is the least, and what is beyond it counts as one.
+            ("0.1n", "1n", Ordering::Equal),
+            ("1.1n", "2n", Ordering::Equal),
+            ("-0.1n", "-1n", Ordering::Equal),
+            ("1e-50", "1n", Ordering::Equal),
+            ("999999999.9999999999", "1G", Ordering::Equal),
+            ("0.0000000001Ki", "103n", Ordering::Equal),
+            ("1.0n", "1n", Ordering::Equal),
+            (
+                "99999999999999999999999999999999999999998",
+                "99999999999999999999999999999999999999999",
+                Ordering::Less,
+            ),
             ("-1", "1", Ordering::Less),
             ("-2", "-1", Ordering::Less),
             ("-0", "0", Ordering::Equal),

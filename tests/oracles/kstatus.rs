@@ -33,7 +33,7 @@ async fn a_status_says_to_others_what_it_means() {
     conditions
         .push(json!({"type": "Reconciling", "status": "True", "reason": "Why", "message": "more"}));
     let table = [
-        // So it is not waited for: the status has to come with the object, or by a default.
+        // Nobody waits for these two. A new object needs a status by default to be waited for.
         ("no status", without, "Current", "Resource is current"),
         (
             "an empty status",

@@ -9,9 +9,11 @@
     reason = "a test may panic"
 )]
 
+mod durations;
 mod image_references;
 mod kstatus;
 mod made_up;
+mod quantities;
 
 /// How many texts of each sort are compared, unless the variable says so.
 const QUICK: usize = 100_000;
