@@ -6,6 +6,7 @@ use kube::api::PostParams;
 use kube::{Api, Client, Resource};
 use mcp_operator::api::{MCPServer, defaults, labels};
 use mcp_operator::controller::build::{config_map, deployment, service};
+use mcp_operator::controller::wish::Hash;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -30,7 +31,7 @@ pub(crate) async fn create(client: Client, namespace: &str, object: Value) -> Re
 /// A child with the hash that the operator puts on what it applies.
 fn hashed<K: Resource + Serialize>(mut child: K) -> Result<K> {
     let text = serde_json::to_vec(&child).context("writing a child")?;
-    let hash = config_map::short_hash(&text);
+    let hash = Hash::of(&text).to_string();
     let annotations = child.meta_mut().annotations.get_or_insert_default();
     annotations.insert(labels::APPLIED_HASH.to_owned(), hash);
     Ok(child)

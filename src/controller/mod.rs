@@ -8,6 +8,7 @@ pub mod deletion;
 pub mod drift;
 pub mod error;
 pub mod events;
+mod failpoint;
 pub mod item;
 pub mod key;
 pub mod managed_fields;

@@ -19,7 +19,7 @@ use super::status::{self, About};
 use super::view::View;
 use super::view::server::ServerView;
 use super::wish::Wish;
-use super::{deletion, events, probes, report};
+use super::{deletion, events, failpoint, probes, report};
 use crate::api::v1alpha1::Phase;
 use crate::api::{MCPServer, MCPServerStatus, defaults, labels, validation};
 
@@ -66,6 +66,7 @@ pub async fn pass(key: &Key, cause: Cause, context: &Context) -> Result<Next, Er
         context.forget(key);
         return Ok(Next::Never);
     };
+    failpoint::pass(key);
     let dull_until = context
         .memories
         .of(key, view.uid(), |memory| memory.dull_until);

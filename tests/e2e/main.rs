@@ -9,6 +9,7 @@
 #![allow(clippy::too_many_lines, reason = "a test tells its story in one piece")]
 
 mod admission;
+mod blind;
 mod certificates;
 mod chart;
 mod children;

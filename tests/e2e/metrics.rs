@@ -55,7 +55,7 @@ fn samples(text: &str) -> Result<BTreeMap<String, f64>> {
         .collect()
 }
 
-fn scrape(port: u16) -> Result<BTreeMap<String, f64>> {
+pub fn scrape(port: u16) -> Result<BTreeMap<String, f64>> {
     let (code, text) = get_plain(port, "/metrics")?;
     anyhow::ensure!(code == 200, "{code} {text}");
     samples(&text)

@@ -109,7 +109,18 @@ pub fn spawn_operator_as(
     kubeconfig: &Path,
     arguments: &[&str],
 ) -> Result<Operator> {
-    let mut command = binary();
+    spawn_program(cluster, name, port, kubeconfig, binary(), arguments)
+}
+
+/// As this command, which may have an environment.
+pub fn spawn_program(
+    cluster: &Cluster,
+    name: &str,
+    port: u16,
+    kubeconfig: &Path,
+    mut command: Command,
+    arguments: &[&str],
+) -> Result<Operator> {
     command.args([
         "run",
         "--namespace",

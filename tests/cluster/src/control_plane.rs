@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, Patch, PatchParams};
@@ -33,6 +33,9 @@ const LIMIT: Duration = Duration::from_mins(5);
 pub(crate) const FIELD_MANAGER: &str = "cluster";
 /// The group whose members may do everything.
 pub(crate) const MASTERS: &str = "system:masters";
+
+/// The name of the API server's process.
+const API_SERVER: &str = "kube-apiserver";
 
 /// What a cluster is to be like.
 #[derive(Clone, Debug)]
@@ -81,6 +84,8 @@ pub struct Cluster {
     tools: Tools,
     client: Client,
     authority: Authority,
+    /// How the API server is started once more.
+    apiserver: Box<dyn Fn() -> std::process::Command + Send + Sync>,
 }
 
 impl Cluster {
@@ -164,8 +169,11 @@ impl Cluster {
         })
         .await?;
 
-        let apiserver = flags::apiserver(&tools, &folder, ports, options, node_address);
-        processes.push(start("kube-apiserver", apiserver)?);
+        let apiserver = {
+            let (tools, folder, options) = (tools.clone(), folder.clone(), options.clone());
+            move || flags::apiserver(&tools, &folder, ports, &options, node_address)
+        };
+        processes.push(start(API_SERVER, apiserver())?);
         let client = connect(&kubeconfig).await?;
         wait_for("the API server to be ready", &processes, || ready(&client)).await?;
         for crd in &options.crds {
@@ -206,7 +214,32 @@ impl Cluster {
             tools,
             client,
             authority,
+            apiserver: Box::new(apiserver),
         })
+    }
+
+    /// Kills the API server, starts it again at the same address, and returns when it is ready. What it knew of old
+    /// versions is gone: whoever watches has to list anew. Not for a real node.
+    pub async fn restart_api_server(&mut self) -> Result<()> {
+        ensure!(self.node.is_none(), "a real node's API server stays");
+        let old = self.part(API_SERVER)?.clone();
+        old.signal("KILL")?;
+        wait_for("the API server to end", &[], || async {
+            Ok(old.success().map(|_| ()))
+        })
+        .await?;
+        let log = self.folder.join(format!("{API_SERVER}-again.log"));
+        let new = self
+            .family
+            .start(API_SERVER, (self.apiserver)(), &log, true)?;
+        self.processes
+            .retain(|process| process.name() != API_SERVER);
+        self.processes.push(new);
+        let client = self.client.clone();
+        wait_for("the API server to be ready again", &self.processes, || {
+            ready(&client)
+        })
+        .await
     }
 
     /// A kubeconfig of a user who may do everything.
