@@ -74,7 +74,13 @@ pub fn judge<K: ChildKind>(
 /// Whether applying `desired` (with its hash) would change `live`.
 pub fn differs(desired: &Value, live: &Value) -> bool {
     // Another hash: something else was wished before, of which something may have to go.
-    applied_hash(desired) != applied_hash(live) || field_differs(desired, Some(live), "")
+    if applied_hash(desired) != applied_hash(live) {
+        return true;
+    }
+    // An item of a list does not say of which kind it is.
+    let fields = desired.as_object().into_iter().flatten();
+    let mut fields = fields.filter(|(key, _)| !matches!(key.as_str(), "apiVersion" | "kind"));
+    fields.any(|(key, value)| field_differs(value, live.get(key), key))
 }
 
 fn applied_hash(object: &Value) -> Option<&str> {
@@ -383,7 +389,8 @@ mod tests {
                 .equal_to
                 .is_some()
         };
-        let equal = stored(json!({}));
+        // As an item of a list.
+        let equal = stored(json!({"apiVersion": null, "kind": null}));
         let (relabelled, annotated) = (
             stored(json!({"metadata": {"labels": {"l": "2"}}})),
             stored(json!({"metadata": {"annotations": {"theirs": "1"}}})),

@@ -217,6 +217,19 @@ async fn killed_at_any_time_it_goes_on_where_it_was() -> Result<()> {
         others.is_empty(),
         "an operator that comes back wrote {others:?}"
     );
+    let reads = cluster.requests_by(USER).await?;
+    let reads = reads.iter().filter(|request| {
+        let is_child = matches!(
+            request.resource.as_str(),
+            "deployments" | "services" | "configmaps"
+        );
+        request.verb == "get" && is_child && request.name != "s1" && request.name != "s1-config"
+    });
+    let reads: Vec<_> = reads.collect();
+    assert!(
+        reads.is_empty(),
+        "nothing was to be read one by one: {reads:?}"
+    );
     setup::stop(cluster).await
 }
 
