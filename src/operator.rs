@@ -147,13 +147,22 @@ async fn reconcile(
     let controllers = |client: Client| {
         let mut controllers = JoinSet::new();
         for scope in &scopes {
-            controllers.spawn(controller::run(
-                client.clone(),
-                scope.clone(),
-                pod.clone(),
-                metrics.clone(),
-                stopping(&stopped),
-            ));
+            let (client, scope) = (client.clone(), scope.clone());
+            let (pod, metrics, stopped) = (pod.clone(), metrics.clone(), stopped.clone());
+            controllers.spawn(async move {
+                loop {
+                    let (client, metrics) = (client.clone(), metrics.clone());
+                    let stop = stopping(&stopped);
+                    let ended = controller::run(client, scope.clone(), pod.clone(), metrics, stop);
+                    match Box::pin(ended).await {
+                        // A namespace that nobody may see is not to take the lead from who sees the others.
+                        Err(Failure::Blind(blind)) if matches!(scope, Scope::Namespace(_)) => {
+                            tracing::error!("{scope} cannot be reconciled: {blind}; trying again");
+                        }
+                        ended => return ended,
+                    }
+                }
+            });
         }
         async move {
             while let Some(ended) = controllers.join_next().await {
