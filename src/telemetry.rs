@@ -6,9 +6,16 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cli::LogFormat;
 
+/// What keeps the contents of objects out of the log.
+const SECRETS: &str = "kube_client::client=error";
+
 /// Starts logging. An error when the filter cannot be read.
 pub fn init(format: LogFormat, filter: &str) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(filter).map_err(|error| {
+    let read = EnvFilter::try_new(filter).and_then(|filter| {
+        // At this level the client prints the whole answer that it cannot decode, which may be secret.
+        Ok(filter.add_directive(SECRETS.parse()?))
+    });
+    let filter = read.map_err(|error| {
         anyhow::anyhow!(
             "--log {filter:?} is no filter: {error}; examples: info, mcp_operator=debug"
         )

@@ -11,14 +11,33 @@ use serde_json::json;
 
 use crate::setup::{SOON, Space, USER, message, shared};
 
-/// A policy against what the operator does to the Deployments of a namespace.
+/// A policy against what the operator does to a kind in a namespace.
 struct Policy<'a> {
     space: &'a Space,
+    /// What kubectl is told to find out whether it is in force.
+    probe: &'static [&'static str],
 }
 
 impl<'a> Policy<'a> {
-    /// Refuses these operations. Returns when it is in force. There is to be a Deployment `a`.
+    /// Refuses these operations on Deployments. Returns when it is in force. There is to be a Deployment `a`.
     async fn against(space: &'a Space, operations: &[&str]) -> Self {
+        let probe = &[
+            "patch",
+            "deployment",
+            "a",
+            "-p",
+            r#"{"metadata": {"annotations": {"tried": "yes"}}}"#,
+        ];
+        Self::on(space, ("apps", "deployments"), operations, probe).await
+    }
+
+    /// Refuses these operations on a resource of a group, of which `probe` tries one.
+    async fn on(
+        space: &'a Space,
+        (group, resource): (&str, &str),
+        operations: &[&str],
+        probe: &'static [&'static str],
+    ) -> Self {
         let name = &space.namespace;
         let list = json!({"apiVersion": "v1", "kind": "List", "items": [
             {
@@ -27,8 +46,8 @@ impl<'a> Policy<'a> {
                 "spec": {
                     "matchConstraints": {
                         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}},
-                        "resourceRules": [{"apiGroups": ["apps"], "apiVersions": ["v1"],
-                            "resources": ["deployments"], "operations": operations}],
+                        "resourceRules": [{"apiGroups": [group], "apiVersions": ["v1"],
+                            "resources": [resource], "operations": operations}],
                     },
                     "validations": [{
                         "expression": format!("request.userInfo.username != '{USER}'"),
@@ -46,7 +65,7 @@ impl<'a> Policy<'a> {
             .kubectl(&["apply", "-f", "-"], &list.to_string())
             .await;
         assert!(applied, "{said}");
-        let policy = Self { space };
+        let policy = Self { space, probe };
         policy.until_in_force(true).await;
         policy
     }
@@ -59,17 +78,8 @@ impl<'a> Policy<'a> {
     }
 
     async fn until_in_force(&self, expected: bool) {
-        let patch = r#"{"metadata": {"annotations": {"tried": "yes"}}}"#;
-        let ask = [
-            "patch",
-            "deployment",
-            "a",
-            "--as",
-            USER,
-            "--dry-run=server",
-            "-p",
-            patch,
-        ];
+        let mut ask = self.probe.to_vec();
+        ask.extend(["--as", USER, "--dry-run=server"]);
         eventually("the policy is in force, or not any more", SOON, || async {
             let (_, _, said) = self.space.kubectl(&ask, "").await;
             let refused = said.contains("not while we are frozen");
@@ -158,4 +168,32 @@ async fn a_deployment_that_cannot_be_deleted_keeps_its_server_for_thirty_seconds
     // The garbage collector is nobody whom the policy means.
     space.until_gone::<Deployment>("a").await;
     policy.lift().await;
+}
+
+#[tokio::test]
+async fn a_child_that_a_policy_refused_comes_when_the_policy_has_gone() {
+    const PROBE: &[&str] = &["create", "service", "clusterip", "probe", "--tcp=1"];
+    let space = Space::new("refused-service").await;
+    let policy = Policy::on(&space, ("", "services"), &["CREATE"], PROBE).await;
+    for name in ["changed", "asked", "left"] {
+        space.create(name, json!({"image": "x:1"})).await.unwrap();
+        let server = space
+            .until(name, "the refusal in its status", |server| {
+                message(server, "ServiceReady").contains("not while we are frozen")
+            })
+            .await;
+        let ready = message(&server, "Ready");
+        assert!(ready.contains("not while we are frozen"), "{ready}");
+        assert_eq!(server.status.unwrap().phase, Some(Phase::Failed), "{name}");
+    }
+    policy.lift().await;
+    policy.until_in_force(false).await;
+    // The Service itself is wished as before: any change of the spec tries every child.
+    let change = json!({"spec": {"env": [{"name": "A", "value": "b"}]}});
+    space.patch("changed", change).await.unwrap();
+    let ask = json!({"metadata": {"annotations": {"mcp.example.com/reconcile-at": "now"}}});
+    space.patch("asked", ask).await.unwrap();
+    for name in ["changed", "asked", "left"] {
+        space.until_ready(name).await;
+    }
 }

@@ -185,11 +185,9 @@ async fn killed_at_any_time_it_goes_on_where_it_was() -> Result<()> {
         let name = format!("s{index}");
         space.until_ready(&name).await;
         let told = events::told(&space, &name).await?;
-        assert_eq!(
-            told,
-            ["Created: Created ConfigMap, Deployment, Service"],
-            "{name}"
-        );
+        // One that waited to be published when the operator was killed is not told; none is told twice.
+        let created = "Created: Created ConfigMap, Deployment, Service";
+        assert!(told.is_empty() || told == [created], "{name}: {told:?}");
     }
 
     // Another one that comes back finds nothing to do.

@@ -368,3 +368,141 @@ async fn what_the_api_server_refuses_is_told_and_not_tried_over_and_over() {
     space.until_ready("a").await;
     assert_eq!(tries().await, 2, "one that was refused, one that was taken");
 }
+
+#[tokio::test]
+async fn states_that_are_in_no_list_are_told_as_they_are() {
+    let space = Space::new("states").await;
+    // A rollout that somebody paused.
+    space
+        .create("paused", json!({"image": "x:1"}))
+        .await
+        .unwrap();
+    space.until_ready("paused").await;
+    let (paused, _, said) = space
+        .kubectl(&["rollout", "pause", "deployment/paused"], "")
+        .await;
+    assert!(paused, "{said}");
+    let change = json!({"spec": {"image": "x:2"}});
+    space.patch("paused", change).await.unwrap();
+    // A pod that its gates hold, and one whose probes are the pod template's.
+    let gated =
+        json!({"podTemplate": {"spec": {"schedulingGates": [{"name": "example.com/gate"}]}}});
+    let mut spec = gated.clone();
+    spec["image"] = json!("x:1");
+    space.create("gated", spec).await.unwrap();
+    let mut probed = with_state("not-ready", json!({}));
+    probed["podTemplate"]["spec"] = json!({"containers": [{
+        "name": "mcp-server",
+        "livenessProbe": {"exec": {"command": ["alive"]}},
+        "readinessProbe": {"httpGet": {"path": "/healthz", "port": 9090}},
+    }]});
+    space.create("probed", probed).await.unwrap();
+    let table = [
+        ("paused", "Paused: the Deployment is paused"),
+        ("gated", "SchedulingGated: it is not scheduled"),
+        (
+            "probed",
+            "it is probed by a command in the container and GET /healthz at port 9090",
+        ),
+    ];
+    for (name, text) in table {
+        let server = space
+            .until(name, text, |server| {
+                message(server, "DeploymentReady").contains(text)
+            })
+            .await;
+        let ready = message(&server, "Ready");
+        assert!(ready.contains(text), "{ready}");
+        assert!(!ready.contains("spec.health.type"), "{ready}");
+    }
+    let (resumed, _, said) = space
+        .kubectl(&["rollout", "resume", "deployment/paused"], "")
+        .await;
+    assert!(resumed, "{said}");
+    space.until_ready("paused").await;
+}
+
+#[tokio::test]
+async fn a_limit_range_that_the_default_requests_break_is_told() {
+    let space = Space::new("limited").await;
+    let range = json!({
+        "apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "small"},
+        "spec": {"limits": [{"type": "Container", "default": {"cpu": "100m", "memory": "64Mi"}}]},
+    });
+    let (created, _, said) = space
+        .kubectl(&["create", "-f", "-"], &range.to_string())
+        .await;
+    assert!(created, "{said}");
+    space.create("a", json!({"image": "x:1"})).await.unwrap();
+    let hint = "set spec.resources";
+    let server = space
+        .until("a", hint, |server| message(server, "Ready").contains(hint))
+        .await;
+    let told = message(&server, "DeploymentReady");
+    assert!(told.contains("must be less than or equal to"), "{told}");
+    let resources = json!({"limits": {"cpu": "100m", "memory": "64Mi"}, "requests": null});
+    space
+        .patch("a", json!({"spec": {"resources": resources}}))
+        .await
+        .unwrap();
+    space.until_ready("a").await;
+}
+
+/// By kstatus itself, which `helm --wait`, Flux and Argo CD are made of.
+#[tokio::test]
+async fn tools_that_wait_see_what_is() {
+    let space = Space::new("kstatus").await;
+    let invalid =
+        json!({"image": "x:1", "podTemplate": {"spec": {"nodeSelector": {"no such key!": "x"}}}});
+    let table = [
+        ("ready", json!({"image": "x:1"}), "Ready", "Current"),
+        (
+            "zero",
+            json!({"image": "x:1", "replicas": 0}),
+            "Ready",
+            "Current",
+        ),
+        (
+            "stuck",
+            with_state("not-ready", json!({})),
+            "Pending",
+            "InProgress",
+        ),
+        ("invalid", invalid, "Failed", "Failed"),
+        (
+            "slow",
+            with_state("slow-delete", json!({})),
+            "Ready",
+            "Current",
+        ),
+    ];
+    for (name, spec, ..) in &table {
+        space.create(name, spec.clone()).await.unwrap();
+    }
+    let mut objects = Vec::new();
+    for (name, _, phase, _) in &table {
+        let server = space
+            .until(name, phase, |server| {
+                let status = server.status.clone().unwrap_or_default();
+                status.observed_generation == server.metadata.generation
+                    && status.phase.is_some_and(|found| found.as_str() == *phase)
+            })
+            .await;
+        objects.push(serde_json::to_value(server).unwrap());
+    }
+    space
+        .servers()
+        .delete("slow", &kube::api::DeleteParams::default())
+        .await
+        .unwrap();
+    let going = space.until_reason("slow", "Ready", "Terminating").await;
+    objects.push(serde_json::to_value(going).unwrap());
+    let mut unseen = objects[0].clone();
+    unseen["status"] = json!({"observedGeneration": -1});
+    objects.push(unseen);
+    let found = cluster::oracles::kstatus(&objects).await.unwrap();
+    let found: Vec<_> = found.into_iter().map(|found| found.status).collect();
+    let mut expected: Vec<_> = table.iter().map(|(.., status)| *status).collect();
+    expected.extend(["Terminating", "InProgress"]);
+    assert_eq!(found, expected);
+}
