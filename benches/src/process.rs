@@ -31,8 +31,18 @@ pub(crate) fn cpu(id: u32) -> Result<Duration> {
     let path = file(id, "stat");
     let text = read(&path)?;
     let ticks = ticks(&text).with_context(|| format!("{}: {text}", path.display()))?;
-    let millis = ticks * 1000 / rustix::param::clock_ticks_per_second();
-    Ok(Duration::from_millis(millis))
+    Ok(duration(ticks))
+}
+
+/// The CPU time that all programs of this machine have used; and that it lost to others, if it is a virtual one.
+pub(crate) fn cpu_of_all() -> Result<Duration> {
+    let text = read(Path::new("/proc/stat"))?;
+    let ticks = busy(&text).with_context(|| format!("/proc/stat: {text}"))?;
+    Ok(duration(ticks))
+}
+
+fn duration(ticks: u64) -> Duration {
+    Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
 }
 
 /// The CPU time that a process has used since it had used `before`.
@@ -58,6 +68,16 @@ fn ticks(stat: &str) -> Option<u64> {
     let user: u64 = fields.next()?.parse().ok()?;
     let system: u64 = fields.next()?.parse().ok()?;
     Some(user + system)
+}
+
+/// The sum of the first line, less `idle` and `iowait`, which are the 4th and the 5th, and less what is after the
+/// 8th: guests are in `user` already.
+fn busy(stat: &str) -> Option<u64> {
+    let line = stat.lines().next()?.strip_prefix("cpu ")?;
+    let ticks = line.split_whitespace().map(str::parse::<u64>).take(8);
+    let ticks: Vec<u64> = ticks.collect::<Result<_, _>>().ok()?;
+    let all: u64 = ticks.iter().sum();
+    Some(all - ticks.get(3)? - ticks.get(4)?)
 }
 
 /// A figure of a file with lines as `VmRSS:  1234 kB`.
@@ -88,6 +108,14 @@ mod tests {
         assert_eq!(ticks(stat), Some(11 + 12));
         assert_eq!(fields(stat).next(), Some("S"));
         assert_eq!(ticks("42 (a) S 1"), None);
+    }
+
+    #[test]
+    fn a_machine_is_busy_with_all_but_waiting() {
+        let stat = "cpu  1 2 4 100 200 8 16 32 1000 2000\ncpu0 1 2 3 4 5 6 7 8 9 10\n";
+        assert_eq!(busy(stat), Some(63));
+        assert_eq!(busy("cpu0 1 2"), None);
+        cpu_of_all().unwrap();
     }
 
     #[test]

@@ -15,8 +15,8 @@ pub(crate) const QUIET: Duration = Duration::from_secs(2);
 const LIMIT: Duration = Duration::from_mins(30);
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The operator's requests since the cluster began, less those that only keep it going: watches, its Lease, what it
-/// asks about its own rights.
+/// The operator's requests since the cluster began, less those that only keep it going: watches, its Lease, its
+/// webhook configurations, what it asks about its own rights.
 pub(crate) struct Requests {
     tail: Tail,
     all: Vec<AuditEntry>,
@@ -67,7 +67,10 @@ fn counts(entry: &AuditEntry) -> bool {
     entry.verb != "watch"
         && !matches!(
             entry.resource.as_str(),
-            "leases" | "selfsubjectaccessreviews"
+            "leases"
+                | "mutatingwebhookconfigurations"
+                | "selfsubjectaccessreviews"
+                | "validatingwebhookconfigurations"
         )
 }
 

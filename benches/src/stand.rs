@@ -23,7 +23,7 @@ use crate::{floor, process, progress};
 /// The namespace of what is created to warm up.
 const WARM_UP: &str = "warm-up";
 const MANAGER: &str = "kube-controller-manager";
-/// The parts whose CPU is that of the control plane. The controllers' own work is no operator's.
+/// The parts whose CPU is that of the control plane.
 const CONTROL_PLANE: [&str; 2] = ["kube-apiserver", "etcd"];
 /// How long a signal may take to stop a process.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -47,9 +47,14 @@ struct Alive(Arc<Mutex<Vec<Process>>>);
 /// CPU time that has been used.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cpu {
+    /// By kube-apiserver and etcd.
     pub(crate) control_plane: Duration,
     /// None on the floor.
     pub(crate) operator: Option<Duration>,
+    /// By these, kube-controller-manager, the fake kubelet and the client that creates.
+    pub(crate) all_parts: Duration,
+    /// By whatever else runs on this machine.
+    pub(crate) others: Duration,
 }
 
 impl Stand {
@@ -184,9 +189,16 @@ impl Stand {
             control_plane += process::cpu(self.cluster.part(part)?.id())?;
         }
         let operator = self.operator.as_ref().map(|one| process::cpu(one.id()));
+        let operator = operator.transpose()?;
+        let all_parts = control_plane
+            + operator.unwrap_or_default()
+            + process::cpu(self.cluster.part(MANAGER)?.id())?
+            + process::cpu(std::process::id())?;
         Ok(Cpu {
             control_plane,
-            operator: operator.transpose()?,
+            operator,
+            all_parts,
+            others: process::cpu_of_all()?.saturating_sub(all_parts),
         })
     }
 
@@ -259,6 +271,8 @@ impl Cpu {
         Self {
             control_plane: self.control_plane.saturating_sub(before.control_plane),
             operator: both.map(|(now, before)| now.saturating_sub(before)),
+            all_parts: self.all_parts.saturating_sub(before.all_parts),
+            others: self.others.saturating_sub(before.others),
         }
     }
 }

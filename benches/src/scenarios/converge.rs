@@ -6,7 +6,7 @@ use anyhow::Result;
 use cluster::AuditEntry;
 use k8s_openapi::jiff::Timestamp;
 
-use super::{Report, millis_each, runs, with_floor};
+use super::{Report, cpu_rows, runs, with_floor};
 use crate::args::Args;
 use crate::program::Program;
 use crate::servers::{self, NAMESPACE};
@@ -47,33 +47,16 @@ pub(super) async fn converge(subject: &Subject, number: usize) -> Result<Converg
         let (created, ()) = tokio::try_join!(create, ready.reaches(number))?;
         let took = start.elapsed();
         stand.requests.until_quiet().await?;
-        let used = stand.cpu()?.since(before);
+        let (used, watched) = (stand.cpu()?.since(before), start.elapsed());
         let mut sample = vec![
             ("time, s".to_owned(), took.as_secs_f64()),
             ("until all are created, s".to_owned(), created.as_secs_f64()),
         ];
-        sample.extend(used.rows(number));
+        sample.extend(cpu_rows(used, watched, number));
         Ok(Converged {
             sample,
             requests: stand.requests.since(time)?,
         })
     })
     .await
-}
-
-impl crate::stand::Cpu {
-    /// What was used, a server.
-    pub(super) fn rows(self, servers: usize) -> Sample {
-        let mut rows = vec![(
-            "CPU of kube-apiserver and etcd, ms a server".to_owned(),
-            millis_each(self.control_plane, servers),
-        )];
-        if let Some(operator) = self.operator {
-            rows.push((
-                "CPU of the operator, ms a server".to_owned(),
-                millis_each(operator, servers),
-            ));
-        }
-        rows
-    }
 }

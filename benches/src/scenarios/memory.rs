@@ -24,6 +24,8 @@ const FEW: usize = 35;
 const LEASE: &str = "mcp-operator";
 /// CPU time in a second, below which a process does nothing.
 const IDLE: Duration = Duration::from_millis(20);
+/// How often it is looked.
+const PAUSE: Duration = Duration::from_millis(100);
 /// How long a restart may take.
 const LIMIT: Duration = Duration::from_mins(10);
 
@@ -61,8 +63,8 @@ async fn memory(subject: &Subject, number: usize) -> Result<Sample> {
         stand.restart(program).await?;
         let ended = start.elapsed();
         until_it_leads(stand).await?;
-        stand.requests.until_quiet().await?;
-        let idle = until_idle(stand).await?;
+        let id = stand.operator()?.id();
+        let ((), idle) = tokio::try_join!(stand.requests.until_quiet(), until_idle(id))?;
         sample.extend(restart_rows(stand, time + ended, idle)?);
         Ok(sample)
     })
@@ -71,26 +73,26 @@ async fn memory(subject: &Subject, number: usize) -> Result<Sample> {
 
 /// Waits until the operator makes no request and uses no CPU.
 async fn settle(stand: &mut Stand) -> Result<()> {
-    stand.requests.until_quiet().await?;
-    until_idle(stand).await?;
+    let id = stand.operator()?.id();
+    tokio::try_join!(stand.requests.until_quiet(), until_idle(id))?;
     Ok(())
 }
 
-/// Waits for a second in which the operator uses no CPU worth the name; gives its begin.
-async fn until_idle(stand: &Stand) -> Result<Timestamp> {
-    let id = stand.operator()?.id();
+/// Waits for a second in which this process uses no CPU worth the name; gives its begin.
+async fn until_idle(id: u32) -> Result<Timestamp> {
     let start = Instant::now();
-    loop {
-        let (begin, before) = (Timestamp::now(), process::cpu(id)?);
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        if process::cpu_since(id, before)? < IDLE {
-            return Ok(begin);
-        }
+    let (mut begin, mut since, mut before) = (Timestamp::now(), start, process::cpu(id)?);
+    while since.elapsed() < Duration::from_secs(1) {
         ensure!(
             start.elapsed() < LIMIT,
             "the operator has not been idle for {LIMIT:?}"
         );
+        tokio::time::sleep(PAUSE).await;
+        if process::cpu_since(id, before)? >= IDLE {
+            (begin, since, before) = (Timestamp::now(), Instant::now(), process::cpu(id)?);
+        }
     }
+    Ok(begin)
 }
 
 /// Waits until the Lease has a holder: the operator that ended has let it go.

@@ -9,13 +9,15 @@ mod paused;
 mod requests;
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
 use crate::args::{Args, Scenario};
 use crate::program::Program;
 use crate::sitting::{FLOOR, Subject};
-use crate::table::{self, Measured};
+use crate::stand::Cpu;
+use crate::table::{self, Measured, Sample};
 use crate::{machine, progress};
 
 /// The title of the operator that is measured.
@@ -104,9 +106,26 @@ fn figure(count: usize) -> f64 {
     count as f64
 }
 
-/// Milliseconds a server.
-fn millis_each(time: std::time::Duration, servers: usize) -> f64 {
-    time.as_secs_f64() * 1000.0 / figure(servers)
+/// What was used in this time, a server; and how busy the machine was with other things.
+fn cpu_rows(used: Cpu, time: Duration, servers: usize) -> Sample {
+    let each = |time: Duration| time.as_secs_f64() * 1000.0 / figure(servers);
+    let mut rows = vec![
+        (
+            "CPU of all parts, ms a server".to_owned(),
+            each(used.all_parts),
+        ),
+        (
+            "CPU of kube-apiserver and etcd, ms a server".to_owned(),
+            each(used.control_plane),
+        ),
+    ];
+    let operator = used.operator.map(each);
+    rows.extend(operator.map(|each| ("CPU of the operator, ms a server".to_owned(), each)));
+    rows.push((
+        "cores that other programs took".to_owned(),
+        used.others.as_secs_f64() / time.as_secs_f64(),
+    ));
+    rows
 }
 
 /// KiB as MiB.

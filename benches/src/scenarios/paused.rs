@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use super::{Report, runs, with_floor};
+use super::{Report, cpu_rows, runs, with_floor};
 use crate::args::Args;
 use crate::counter::Counter;
 use crate::program::Program;
@@ -54,12 +54,12 @@ async fn paused(subject: &Subject, number: usize) -> Result<Sample> {
         )?;
         let took = start.elapsed();
         stand.requests.until_quiet().await?;
-        let used = stand.cpu()?.since(before);
+        let (used, watched) = (stand.cpu()?.since(before), start.elapsed());
         let mut sample = vec![
             ("time, s".to_owned(), took.as_secs_f64()),
             ("until all are created, s".to_owned(), created.as_secs_f64()),
         ];
-        sample.extend(used.rows(number));
+        sample.extend(cpu_rows(used, watched, number));
         Ok(sample)
     })
     .await

@@ -23,7 +23,8 @@ pub(super) async fn run(args: &Args, programs: &[Program]) -> Result<Report> {
     let columns = sit("requests", 1, &operators(programs), measure).await?;
     let about = format!(
         "The operator's requests by the audit log, a server, from the first create of {number} until all are Ready \
-         and it is quiet. Not counted: watches, its Lease, reviews of its own access. One run."
+         and it is quiet. Not counted: watches, its Lease and webhook configurations, reviews of its own \
+         access. One run."
     );
     Ok(Report { about, columns })
 }
