@@ -29,7 +29,7 @@ pub mod wish;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use k8s_openapi::NamespaceResourceScope;
@@ -53,6 +53,9 @@ use self::view::server::ServerView;
 use self::watch::{Blind, Seen};
 use crate::api::{MCPServer, labels};
 use crate::metrics::Metrics;
+
+/// Events that wait when the controller is told to stop get this long.
+const FLUSH: Duration = Duration::from_secs(2);
 
 /// Whose servers are reconciled.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,9 +147,11 @@ pub async fn run(
         shutdown,
     );
     tokio::select! {
-        () = passes => Ok(()),
-        Some(ended) = tasks.join_next() => Err(ended?.into()),
+        () = passes => {}
+        Some(ended) = tasks.join_next() => return Err(ended?.into()),
     }
+    context.publisher.flush(FLUSH).await;
+    Ok(())
 }
 
 async fn pass(key: Key, cause: Cause, context: Arc<Context>) -> Next {
@@ -164,7 +169,7 @@ fn panicked(key: &Key, text: String, context: &Context) -> Next {
     let error = Error::Panicked { text };
     context
         .metrics
-        .passed(Some(error.class().as_str()), std::time::Duration::ZERO);
+        .passed(Some(error.class().as_str()), Duration::ZERO);
     key.span()
         .in_scope(|| reconcile::failed(key, &error, context))
 }
@@ -237,7 +242,10 @@ impl Watches<'_> {
                 }
                 Seen::Deleted(item) => {
                     let view = read(item)?;
-                    cache.deleted(&view.key, view.uid()).into_iter().collect()
+                    cache.deleted(&view.key, view.uid());
+                    // Also when that was known: what is remembered of it is to be forgotten.
+                    send(&change, view.key);
+                    Vec::new()
                 }
             };
             for Change { before, after } in changes {

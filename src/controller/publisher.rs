@@ -10,7 +10,7 @@ use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
 use kube::{Api, Client};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tracing::Instrument;
 
 use super::cache::lock;
@@ -34,6 +34,8 @@ pub struct Publisher(Arc<Queue>);
 struct Queue {
     waiting: Mutex<VecDeque<(Key, Event)>>,
     comes: Notify,
+    /// How many are neither published nor given up.
+    open: watch::Sender<usize>,
     /// Which replica tells.
     instance: String,
 }
@@ -44,6 +46,7 @@ impl Publisher {
         Self(Arc::new(Queue {
             waiting: Mutex::default(),
             comes: Notify::new(),
+            open: watch::Sender::new(0),
             instance: instance.unwrap_or_else(|| labels::MANAGER.to_owned()),
         }))
     }
@@ -59,12 +62,25 @@ impl Publisher {
             None
         };
         drop(waiting);
+        if given_up.is_none() {
+            self.0.open.send_modify(|open| *open += 1);
+        }
         if let Some((key, event)) = given_up {
             let _span = key.span().entered();
             let (reason, note) = (&event.reason, &event.note);
             tracing::warn!(reason, note, "an Event is not published: too many wait");
         }
         self.0.comes.notify_one();
+    }
+
+    /// Waits until all is published or given up, but not longer than this.
+    pub async fn flush(&self, limit: Duration) {
+        let mut open = self.0.open.subscribe();
+        let all = open.wait_for(|open| *open == 0);
+        if !matches!(tokio::time::timeout(limit, all).await, Ok(Ok(_))) {
+            let left = *self.0.open.borrow();
+            tracing::warn!(left, "Events are not published: the operator stops");
+        }
     }
 
     /// Publishes what is queued, and never ends.
@@ -79,7 +95,7 @@ impl Publisher {
                 under_way.push(publish(api, event).instrument(key.span()));
             }
             tokio::select! {
-                Some(()) = under_way.next() => {}
+                Some(()) = under_way.next() => self.0.open.send_modify(|open| *open -= 1),
                 () = self.0.comes.notified(), if under_way.len() < AT_ONCE => {}
             }
         }

@@ -102,4 +102,25 @@ async fn what_cannot_be_published_waits_in_a_bounded_queue() {
         tokio::task::yield_now().await;
     }
     assert_eq!(lock(&publisher.0.waiting).len(), WAITING);
+    let begun = tokio::time::Instant::now();
+    publisher.flush(Duration::from_secs(2)).await;
+    assert_eq!(
+        begun.elapsed(),
+        Duration::from_secs(2),
+        "they are not waited for any longer"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_at_the_end_is_published_yet() {
+    let (publisher, mut names) = api_server(&[(503, "away"), (201, "")]);
+    publisher.publish(&server(), &deleted(0));
+    publisher.flush(Duration::from_secs(2)).await;
+    assert!(
+        names.try_recv().is_ok() && names.try_recv().is_ok(),
+        "tried twice"
+    );
+    let begun = tokio::time::Instant::now();
+    publisher.flush(Duration::from_secs(2)).await;
+    assert_eq!(begun.elapsed(), Duration::ZERO, "nothing waits any more");
 }
