@@ -95,7 +95,7 @@ impl Handler for Validator {
     }
 }
 
-/// The defaults of §3 of the contract, as changes of the object that was sent: nothing else of it is
+/// The defaults, as changes of the object that was sent: nothing else of it is
 /// touched.
 pub fn mutate(request: &Request) -> Verdict {
     if let Some(verdict) = not_ours(request) {
@@ -137,7 +137,7 @@ fn ensure_object(parent: &mut Value, key: &str) {
     }
 }
 
-/// The rules of §4 of the contract.
+/// The rules.
 pub fn validate(request: &Request) -> Verdict {
     if let Some(verdict) = not_ours(request) {
         return verdict;

@@ -1,4 +1,4 @@
-//! §3 and §4 of the contract: defaults, refusals, warnings, through the API server.
+//! Defaults, refusals and warnings, through the API server.
 
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams, PostParams};

@@ -1,4 +1,4 @@
-//! §8 of the contract, self-signed: one CA for all replicas, a caBundle that is kept right.
+//! Self-signed certificates: one CA for all replicas, a caBundle that is kept right.
 
 mod crash;
 mod files;

@@ -1,4 +1,4 @@
-//! §2 of the contract: the children, their drift, their conflicts.
+//! The children, their drift, their conflicts.
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};

@@ -1,4 +1,4 @@
-//! §6 of the contract: taking a server down.
+//! Deleting a server.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! The operator against a real API server: every line of the contract once, through the real webhooks.
+//! The operator against a real API server, through the real webhooks: a module a subject.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! §5 of the contract: the status tells the truth, and why.
+//! The status tells the truth, and why.
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ResourceQuota, Service};

@@ -19,7 +19,7 @@ use crate::setup::{self, Operator, SOON, Space, USER};
 use crate::wire;
 
 const SWAPS: u32 = 100;
-/// The contract: a swap is served within this long.
+/// A swap is to be served within this long.
 const SERVED: Duration = Duration::from_secs(5);
 const HOUR: Duration = Duration::from_hours(1);
 
