@@ -8,8 +8,9 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::{Value, json};
 use webhook::{Cause, Handler, Operation, Request, Verdict};
 
-use crate::api::{FieldError, MCPServer, decode, defaults, validation};
+use crate::api::{FieldError, MCPServer, decode, defaults};
 use crate::metrics::{self, Metrics};
+use crate::validation;
 
 /// Path of the mutating webhook.
 pub const MUTATE_PATH: &str = "/mutate-mcp-example-com-v1alpha1-mcpserver";

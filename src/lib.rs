@@ -7,12 +7,14 @@
 
 pub mod admission;
 pub mod api;
+pub mod build;
 pub mod certificates;
 pub mod check;
 pub mod cli;
 pub mod connect;
 pub mod controller;
 pub mod fence;
+pub mod hash;
 pub mod http;
 pub mod leader;
 pub mod limit;
@@ -21,3 +23,4 @@ pub mod metrics;
 pub mod offline;
 pub mod operator;
 pub mod telemetry;
+pub mod validation;

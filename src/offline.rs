@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use kube::Resource;
 use serde_json::Value;
 
-use crate::api::{FieldError, MCPServer, decode, defaults, validation};
+use crate::api::{FieldError, MCPServer, decode, defaults};
+use crate::validation;
 
 /// Checks files, or standard input when there are none or for `-`.
 ///

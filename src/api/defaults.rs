@@ -146,18 +146,6 @@ pub fn has_tmp(spec: &MCPServerSpec) -> bool {
     security_context(spec).read_only_root_filesystem == Some(true)
 }
 
-/// The volumes that the operator adds: their names, and where the server's container mounts them.
-pub fn volumes(spec: &MCPServerSpec) -> Vec<(&'static str, &'static str)> {
-    let all = [
-        (CONFIG_VOLUME, CONFIG_FOLDER, !spec.config.is_empty()),
-        (TMP_VOLUME, TMP_FOLDER, has_tmp(spec)),
-    ];
-    all.into_iter()
-        .filter(|(_, _, there)| *there)
-        .map(|(name, folder, _)| (name, folder))
-        .collect()
-}
-
 /// The Service's type.
 pub fn service_type(spec: &MCPServerSpec) -> &str {
     spec.service

@@ -9,12 +9,9 @@ pub mod image_reference;
 pub mod labels;
 pub mod names;
 pub mod pod_template;
-#[cfg(test)]
-mod properties;
 pub mod quantity;
 pub mod session;
 pub mod v1alpha1;
-pub mod validation;
 
 pub use field_error::FieldError;
 pub use v1alpha1::{MCPServer, MCPServerSpec, MCPServerStatus, Transport};

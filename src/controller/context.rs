@@ -8,7 +8,6 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use kube::{Api, Client};
 
-use super::build;
 use super::cache::Cache;
 use super::drift::{self, Ownership};
 use super::item::Item;
@@ -24,6 +23,7 @@ use super::view::server::ServerView;
 use super::wish::Wish;
 use crate::api::v1alpha1::Phase;
 use crate::api::{MCPServer, defaults, labels};
+use crate::build;
 use crate::metrics::{Metrics, Servers};
 
 /// What all passes share.

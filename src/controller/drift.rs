@@ -210,7 +210,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::controller::wish::Hash;
+    use crate::hash::Hash;
 
     #[test]
     fn owner_references_and_labels_tell_whose_an_object_is() {

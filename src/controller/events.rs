@@ -14,8 +14,8 @@ use super::error::{Class, Error};
 use super::status::Report;
 use super::view::View;
 use super::view::server::ServerView;
-use super::wish::Hash;
 use crate::api::{MCPServer, MCPServerStatus, labels};
+use crate::hash::Hash;
 
 /// An Event's note may have 1 kB.
 const NOTE: usize = 1000;

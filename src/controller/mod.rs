@@ -1,7 +1,6 @@
 //! The controller: watches → views → changes → passes.
 
 pub mod apply;
-pub mod build;
 pub mod cache;
 pub mod context;
 pub mod deletion;

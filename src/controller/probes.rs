@@ -69,7 +69,7 @@ mod tests {
 
     use super::*;
     use crate::api::{MCPServer, decode};
-    use crate::controller::build::deployment::deployment;
+    use crate::build::deployment::deployment;
 
     #[test]
     fn the_hint_speaks_of_the_probes_that_are_there() {

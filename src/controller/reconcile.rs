@@ -21,7 +21,8 @@ use super::view::server::ServerView;
 use super::wish::Wish;
 use super::{deletion, events, failpoint, probes, report};
 use crate::api::v1alpha1::Phase;
-use crate::api::{MCPServer, MCPServerStatus, defaults, labels, validation};
+use crate::api::{MCPServer, MCPServerStatus, defaults, labels};
+use crate::validation;
 
 /// A server that is not ready is looked at again after this long at the latest.
 const NOT_READY_RETRY: Duration = Duration::from_secs(10);

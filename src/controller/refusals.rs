@@ -10,7 +10,7 @@ use super::key::Key;
 use super::view::View;
 use super::view::child::{ChildKind, ChildView};
 use super::view::server::WishOf;
-use super::wish::Hash;
+use crate::hash::Hash;
 
 /// A child by kind and name.
 type Place = (&'static str, Key);

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use super::{Parts, View, digest, read};
 use crate::api::{MCPServer, labels};
 use crate::controller::key::Key;
-use crate::controller::wish::Hash;
+use crate::hash::Hash;
 
 /// A kind that an MCPServer has a child of.
 pub trait ChildKind:

@@ -4,7 +4,8 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::{config_map, deployment, service};
-use crate::api::{MCPServer, decode, defaults, validation};
+use crate::api::{MCPServer, decode, defaults};
+use crate::validation;
 
 fn server(spec: &Value) -> MCPServer {
     let object = json!({"metadata": {"name": "a", "namespace": "n", "uid": "u"}, "spec": spec});

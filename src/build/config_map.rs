@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
 
 use crate::api::{MCPServer, config_json, labels};
-use crate::controller::wish::Hash;
+use crate::hash::Hash;
 
 /// The ConfigMap of a server that has config.
 pub fn config_map(server: &MCPServer) -> Option<ConfigMap> {

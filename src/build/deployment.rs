@@ -24,11 +24,6 @@ use crate::api::{
 /// The Deployment of a server. An error only for a pod template that validation refuses.
 pub fn deployment(server: &MCPServer) -> serde_json::Result<Deployment> {
     let spec = &server.spec;
-    let mut template = template(server);
-    if let Some(overlay) = &spec.pod_template {
-        template = pod_template::merge(template, overlay)?;
-    }
-    explicit::defaults(&mut template);
     Ok(Deployment {
         metadata: metadata(server, server.name_any()),
         spec: Some(DeploymentSpec {
@@ -38,7 +33,7 @@ pub fn deployment(server: &MCPServer) -> serde_json::Result<Deployment> {
                 match_expressions: None,
             },
             strategy: Some(strategy(spec.transport)),
-            template,
+            template: template(server)?,
             ..Default::default()
         }),
         status: None,
@@ -63,7 +58,18 @@ fn strategy(transport: Transport) -> DeploymentStrategy {
     }
 }
 
-fn template(server: &MCPServer) -> PodTemplateSpec {
+/// The template of the server's pods: what the operator makes, with `spec.podTemplate` merged over it. An error
+/// only for a pod template that validation refuses.
+pub fn template(server: &MCPServer) -> serde_json::Result<PodTemplateSpec> {
+    let mut template = made(server);
+    if let Some(overlay) = &server.spec.pod_template {
+        template = pod_template::merge(template, overlay)?;
+    }
+    explicit::defaults(&mut template);
+    Ok(template)
+}
+
+fn made(server: &MCPServer) -> PodTemplateSpec {
     let spec = &server.spec;
     let (volumes, mounts) = volumes(server);
     let annotations =

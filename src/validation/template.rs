@@ -1,13 +1,11 @@
 //! Rules of `spec.podTemplate`: what of it would stop the pods later. Looked at as the user wrote it, for
-//! the paths, and as it is merged, for what the pods get.
+//! the paths, and as `build` merges it, for what the pods get.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use k8s_openapi::api::core::v1::{
     Container, ContainerPort, PodSpec, PodTemplateSpec, ResourceRequirements, SecurityContext,
-    Volume, VolumeMount,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use serde_json::Value;
 
@@ -15,6 +13,7 @@ use super::container;
 use crate::api::field_error::{Place, shown};
 use crate::api::v1alpha1::{MCPServer, Resources};
 use crate::api::{FieldError, defaults, labels, names, pod_template};
+use crate::build;
 
 /// The overlay decodes, leaves alone what the operator relies on, and amends what there is.
 pub fn pod_template(server: &MCPServer, faults: &mut Vec<FieldError>) {
@@ -30,7 +29,7 @@ pub fn pod_template(server: &MCPServer, faults: &mut Vec<FieldError>) {
     if let Some(spec) = &template.spec {
         pod(spec, overlay, faults);
     }
-    merged(server, &template, overlay, faults);
+    merged(server, &template, faults);
 }
 
 /// Items that are the same item: merging would not know which one is meant.
@@ -300,63 +299,10 @@ fn own_resources(resources: &ResourceRequirements) -> Resources {
     }
 }
 
-/// What of the built template the rules need, to merge the overlay over.
-fn built(server: &MCPServer) -> PodTemplateSpec {
-    let spec = &server.spec;
-    let port = ContainerPort {
-        name: Some(labels::PORT.to_owned()),
-        container_port: spec.port,
-        protocol: Some("TCP".to_owned()),
-        ..Default::default()
-    };
-    let volume = |(name, _): &(&str, &str)| Volume {
-        name: (*name).to_owned(),
-        ..Default::default()
-    };
-    let mount = |(name, folder): &(&str, &str)| VolumeMount {
-        name: (*name).to_owned(),
-        mount_path: (*folder).to_owned(),
-        ..Default::default()
-    };
-    let volumes = defaults::volumes(spec);
-    let container = Container {
-        name: labels::CONTAINER.to_owned(),
-        volume_mounts: Some(volumes.iter().map(mount).collect()),
-        image: Some(spec.image.clone()),
-        ports: spec.transport.is_network().then(|| vec![port]),
-        resources: spec
-            .resources
-            .as_ref()
-            .map(|resources| ResourceRequirements {
-                requests: Some(resources.requests.clone()),
-                limits: Some(resources.limits.clone()),
-                claims: None,
-            }),
-        security_context: Some(defaults::security_context(spec)),
-        ..Default::default()
-    };
-    PodTemplateSpec {
-        metadata: Some(ObjectMeta {
-            labels: Some(labels::all(server)),
-            ..Default::default()
-        }),
-        spec: Some(PodSpec {
-            containers: vec![container],
-            volumes: Some(volumes.iter().map(volume).collect()),
-            ..Default::default()
-        }),
-    }
-}
-
 /// What the pods get still is what the operator relies on, and free of contradictions.
-fn merged(
-    server: &MCPServer,
-    written: &PodTemplateSpec,
-    overlay: &Value,
-    faults: &mut Vec<FieldError>,
-) {
+fn merged(server: &MCPServer, written: &PodTemplateSpec, faults: &mut Vec<FieldError>) {
     const ROOT: &str = pod_template::PATH;
-    let merged = match pod_template::merge(built(server), overlay) {
+    let merged = match build::deployment::template(server) {
         Ok(merged) => merged,
         Err(error) => return faults.push(FieldError::invalid(ROOT, "object", error)),
     };

@@ -3,8 +3,10 @@
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::v1alpha1::Transport;
-use super::{MCPServer, decode, defaults, validation};
+use crate::api::v1alpha1::Transport;
+use crate::api::{MCPServer, decode, defaults};
+use crate::build::deployment::deployment;
+use crate::validation;
 
 fn text() -> impl Strategy<Value = String> {
     prop_oneof![
@@ -211,7 +213,7 @@ proptest! {
         let warnings = validation::warnings(&server);
         prop_assert!(warnings.len() < 20);
         if validation::validate(&server, None).is_empty() {
-            crate::controller::build::deployment::deployment(&server).expect("a valid server can be built");
+            deployment(&server).expect("a valid server can be built");
         }
     }
 

@@ -1,6 +1,8 @@
 //! The rules. Every fault of an object is found in one pass, by webhook, reconciler and `validate` alike.
 
 mod container;
+#[cfg(test)]
+mod properties;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -10,9 +12,9 @@ use std::collections::HashSet;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
-use super::field_error::{FieldError, shown};
-use super::v1alpha1::{MCPServer, MCPServerSpec, Transport};
-use super::{config_json, image_reference, names, pod_template, session};
+use crate::api::field_error::{FieldError, shown};
+use crate::api::v1alpha1::{MCPServer, MCPServerSpec, Transport};
+use crate::api::{config_json, image_reference, names, pod_template, session};
 
 /// Most bytes of a ConfigMap's values; the API server refuses more.
 const CONFIG_MAP_LIMIT: usize = 1024 * 1024;
