@@ -8,7 +8,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::{Value, json};
 use webhook::{Cause, Handler, Operation, Request, Verdict};
 
-use crate::api::{FieldError, MCPServer, decode, defaults};
+use crate::api::{FieldError, FieldPath, MCPServer, decode, defaults};
 use crate::metrics::{self, Metrics};
 use crate::validation;
 
@@ -168,8 +168,8 @@ fn is_being_deleted(object: &Value) -> bool {
 
 /// The server of a request, or the verdict on an object that is none.
 fn read(request: &Request) -> Result<MCPServer, Verdict> {
-    decode::lenient(&request.object, "").map_err(|fault| {
-        let stored = decode::lenient::<MCPServer>(&request.old_object, "").err();
+    decode::lenient(&request.object, &FieldPath::OBJECT).map_err(|fault| {
+        let stored = decode::lenient::<MCPServer>(&request.old_object, &FieldPath::OBJECT).err();
         if request.operation == Operation::Update && stored.as_ref() == Some(&fault) {
             // What was stored so, under an older schema, is let through as it was.
             return allow();
@@ -185,7 +185,7 @@ fn unreadable(object: &Value, first: FieldError) -> Vec<FieldError> {
         // The other fields as they are when they are in order.
         let mut alone = json!({"metadata": {}, "spec": {"image": "any"}});
         alone["spec"][key] = value.clone();
-        faults.extend(decode::lenient::<MCPServer>(&alone, "").err());
+        faults.extend(decode::lenient::<MCPServer>(&alone, &FieldPath::OBJECT).err());
     }
     if !faults.contains(&first) {
         faults.insert(0, first);
@@ -220,7 +220,7 @@ fn old_server(request: &Request) -> Option<MCPServer> {
     if request.operation != Operation::Update {
         return None;
     }
-    decode::lenient(&request.old_object, "").ok()
+    decode::lenient(&request.old_object, &FieldPath::OBJECT).ok()
 }
 
 fn allow() -> Verdict {

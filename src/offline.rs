@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use kube::Resource;
 use serde_json::Value;
 
-use crate::api::{FieldError, MCPServer, decode, defaults};
+use crate::api::{FieldError, FieldPath, MCPServer, decode, defaults};
 use crate::validation;
 
 /// Checks files, or standard input when there are none or for `-`.
@@ -96,7 +96,7 @@ fn check_document(document: &Value) -> (Vec<FieldError>, Vec<String>) {
     if version != expected {
         return (
             vec![FieldError::not_supported(
-                "apiVersion",
+                FieldPath::OBJECT.child("apiVersion"),
                 version,
                 &[&expected],
             )],
@@ -108,7 +108,7 @@ fn check_document(document: &Value) -> (Vec<FieldError>, Vec<String>) {
     if let Some(fields) = fields.as_object_mut() {
         fields.retain(|key, _| key != "apiVersion" && key != "kind");
     }
-    let mut server: MCPServer = match decode::strict(&fields, "") {
+    let mut server: MCPServer = match decode::strict(&fields, &FieldPath::OBJECT) {
         Ok(server) => server,
         Err(faults) => return (faults, Vec::new()),
     };

@@ -6,28 +6,32 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_path_to_error::Segment;
 
-use super::FieldError;
 use super::field_error::shown;
+use super::{FieldError, FieldPath};
 
 /// Most wrong types that are named at once: each costs another decoding.
 const MOST_TYPES: usize = 16;
 
 /// Decodes `value`, found at `base` in the object, refusing fields that the type does not have.
-pub fn strict<T: DeserializeOwned>(value: &Value, base: &str) -> Result<T, Vec<FieldError>> {
+pub fn strict<T: DeserializeOwned>(
+    value: &Value,
+    base: &FieldPath<'_>,
+) -> Result<T, Vec<FieldError>> {
     let (mut unknown, mut wrong) = (Vec::new(), Vec::new());
     let mut seen = HashSet::new();
     let mut rest = value.clone();
     let decoded = loop {
         let mut note = |path: serde_ignored::Path<'_>| {
-            let (field, found) = ignored(base, value, &path);
-            if !seen.insert(field.clone()) {
-                return;
-            }
-            let detail = format!(
-                "unknown field (value {}); check its spelling and its place",
-                shown(found)
-            );
-            unknown.push(FieldError::forbidden(field, detail));
+            ignored(base, value, &path, &mut |path, found| {
+                let detail = format!(
+                    "unknown field (value {}); check its spelling and its place",
+                    shown(found)
+                );
+                let fault = FieldError::forbidden(path, detail);
+                if seen.insert(fault.field.clone()) {
+                    unknown.push(fault);
+                }
+            });
         };
         let decoder = serde_ignored::Deserializer::new(&rest, &mut note);
         let (pointer, fault) = match tracked(base, &rest, decoder) {
@@ -63,42 +67,64 @@ fn take_out(value: &mut Value, mut pointer: &str) -> bool {
     false
 }
 
-/// Decodes `value`, found at `base` in the object (empty for the object itself).
-pub fn lenient<T: DeserializeOwned>(value: &Value, base: &str) -> Result<T, FieldError> {
+/// Decodes `value`, found at `base` in the object.
+pub fn lenient<T: DeserializeOwned>(value: &Value, base: &FieldPath<'_>) -> Result<T, FieldError> {
     tracked(base, value, value).map_err(|(_, fault)| fault)
 }
 
 /// A fault comes with the JSON pointer to it.
 fn tracked<'de, T: DeserializeOwned, D: serde::Deserializer<'de, Error = serde_json::Error>>(
-    base: &str,
+    base: &FieldPath<'_>,
     value: &Value,
     deserializer: D,
 ) -> Result<T, (String, FieldError)> {
     serde_path_to_error::deserialize(deserializer).map_err(|error| {
-        let (mut pointer, mut field, mut found) = (String::new(), base.to_owned(), Some(value));
-        for segment in error.path() {
-            match segment {
-                Segment::Seq { index } => {
-                    pointer.push('/');
-                    pointer.push_str(&index.to_string());
-                    push_index(&mut field, *index);
-                    found = found.and_then(|v| v.get(index));
-                }
-                Segment::Map { key } => {
-                    pointer.push('/');
-                    pointer.push_str(&key.replace('~', "~0").replace('/', "~1"));
-                    push_key(&mut field, key);
-                    found = found.and_then(|v| v.get(key));
-                }
-                Segment::Enum { .. } | Segment::Unknown => {}
-            }
-        }
-        (pointer, fault(field, found, error.inner()))
+        let segments: Vec<_> = error.path().iter().collect();
+        let fault = located(base, Some(value), &segments, error.inner());
+        (pointer(&segments), fault)
     })
 }
 
-/// What is wrong with the value found at `field`, in Kubernetes' words.
-fn fault(mut field: String, found: Option<&Value>, error: &serde_json::Error) -> FieldError {
+/// The JSON pointer of these segments.
+fn pointer(segments: &[&Segment]) -> String {
+    let mut pointer = String::new();
+    for segment in segments {
+        let token = match segment {
+            Segment::Seq { index } => index.to_string(),
+            Segment::Map { key } => key.replace('~', "~0").replace('/', "~1"),
+            Segment::Enum { .. } | Segment::Unknown => continue,
+        };
+        pointer.push('/');
+        pointer.push_str(&token);
+    }
+    pointer
+}
+
+/// The fault at the end of these segments, which begin at `path`, with the value `found`.
+fn located(
+    path: &FieldPath<'_>,
+    found: Option<&Value>,
+    segments: &[&Segment],
+    error: &serde_json::Error,
+) -> FieldError {
+    let Some((first, rest)) = segments.split_first() else {
+        return fault(path, found, error);
+    };
+    match first {
+        Segment::Seq { index } => {
+            let found = found.and_then(|value| value.get(index));
+            located(&path.index(*index), found, rest, error)
+        }
+        Segment::Map { key } => {
+            let found = found.and_then(|value| value.get(key));
+            located(&path.child(key), found, rest, error)
+        }
+        Segment::Enum { .. } | Segment::Unknown => located(path, found, rest, error),
+    }
+}
+
+/// What is wrong with the value found at `path`, in Kubernetes' words.
+fn fault(path: &FieldPath<'_>, found: Option<&Value>, error: &serde_json::Error) -> FieldError {
     // What Rust calls its numbers says nothing to a user.
     let reason = error.to_string();
     let reason = ["i64", "i32", "u32"].iter().fold(reason, |text, name| {
@@ -108,15 +134,14 @@ fn fault(mut field: String, found: Option<&Value>, error: &serde_json::Error) ->
         .strip_prefix("missing field `")
         .and_then(|rest| rest.split('`').next())
     {
-        push_key(&mut field, name);
-        return FieldError::required(field, "must be set");
+        return FieldError::required(path.child(name), "must be set");
     }
     if let (Some(rest), Some(Value::String(value))) =
         (reason.strip_prefix("unknown variant "), found)
     {
         // `a`, expected one of `b`, `c`
         let known: Vec<_> = rest.split('`').skip(3).step_by(2).collect();
-        return FieldError::not_supported(field, value, &known);
+        return FieldError::not_supported(path, value, &known);
     }
     if reason.contains("expected struct") {
         let shown = found.cloned().unwrap_or_default();
@@ -125,47 +150,37 @@ fn fault(mut field: String, found: Option<&Value>, error: &serde_json::Error) ->
         } else {
             shown
         };
-        return FieldError::invalid(field, shown, "must be an object");
+        return FieldError::invalid(path, shown, "must be an object");
     }
     let shown = match found {
         Some(Value::Object(_)) => Value::from("object"),
         Some(Value::Array(_)) => Value::from("array"),
         other => other.cloned().unwrap_or_default(),
     };
-    FieldError::invalid(field, shown, reason)
+    FieldError::invalid(path, shown, reason)
 }
 
-/// Where the unknown field stands, and its value.
-fn ignored<'a>(
-    base: &str,
-    value: &'a Value,
+/// Tells `found` where the unknown field stands, and its value.
+fn ignored(
+    base: &FieldPath<'_>,
+    value: &Value,
     path: &serde_ignored::Path<'_>,
-) -> (String, &'a Value) {
+    found: &mut dyn FnMut(&FieldPath<'_>, &Value),
+) {
     match path {
-        serde_ignored::Path::Root => (base.to_owned(), value),
+        serde_ignored::Path::Root => found(base, value),
         serde_ignored::Path::Seq { parent, index } => {
-            let (mut field, found) = ignored(base, value, parent);
-            push_index(&mut field, *index);
-            (field, &found[index])
+            ignored(base, value, parent, &mut |path, value| {
+                found(&path.index(*index), &value[index]);
+            });
         }
         serde_ignored::Path::Map { parent, key } => {
-            let (mut field, found) = ignored(base, value, parent);
-            push_key(&mut field, key);
-            (field, &found[key.as_str()])
+            ignored(base, value, parent, &mut |path, value| {
+                found(&path.child(key), &value[key.as_str()]);
+            });
         }
         serde_ignored::Path::Some { parent }
         | serde_ignored::Path::NewtypeStruct { parent }
-        | serde_ignored::Path::NewtypeVariant { parent } => ignored(base, value, parent),
+        | serde_ignored::Path::NewtypeVariant { parent } => ignored(base, value, parent, found),
     }
-}
-
-fn push_index(field: &mut String, index: usize) {
-    *field = format!("{field}[{index}]");
-}
-
-fn push_key(field: &mut String, key: &str) {
-    if !field.is_empty() {
-        field.push('.');
-    }
-    field.push_str(key);
 }

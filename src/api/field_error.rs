@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::FieldPath;
+
 /// One fault. `Display` gives `spec.port: Invalid value: 0: must be between 1 and 65535`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FieldError {
@@ -17,87 +19,73 @@ impl FieldError {
     /// The reason of a field that may not be set.
     pub const FORBIDDEN: &str = "FieldValueForbidden";
 
-    fn new(field: impl Into<String>, reason: &'static str, message: String) -> Self {
+    fn new(path: FieldPath<'_>, reason: &'static str, message: String) -> Self {
         Self {
-            field: field.into(),
+            field: path.to_string(),
             reason,
             message,
         }
     }
 
     /// A value that the field cannot have; `value` is shown as JSON.
-    pub fn invalid(
-        field: impl Into<String>,
+    pub fn invalid<'a>(
+        path: impl Into<FieldPath<'a>>,
         value: impl Into<serde_json::Value>,
         detail: impl fmt::Display,
     ) -> Self {
         let value = value.into();
         Self::new(
-            field,
+            path.into(),
             "FieldValueInvalid",
             format!("Invalid value: {value}: {detail}"),
         )
     }
 
     /// A field that has to be there.
-    pub fn required(field: impl Into<String>, detail: impl fmt::Display) -> Self {
+    pub fn required<'a>(path: impl Into<FieldPath<'a>>, detail: impl fmt::Display) -> Self {
         Self::new(
-            field,
+            path.into(),
             "FieldValueRequired",
             format!("Required value: {detail}"),
         )
     }
 
     /// A value that stands twice where it may stand once.
-    pub fn duplicate(field: impl Into<String>, value: impl Into<serde_json::Value>) -> Self {
+    pub fn duplicate<'a>(
+        path: impl Into<FieldPath<'a>>,
+        value: impl Into<serde_json::Value>,
+    ) -> Self {
         Self::new(
-            field,
+            path.into(),
             "FieldValueDuplicate",
             format!("Duplicate value: {}", value.into()),
         )
     }
 
     /// A field that may not be set here.
-    pub fn forbidden(field: impl Into<String>, detail: impl fmt::Display) -> Self {
-        Self::new(field, Self::FORBIDDEN, format!("Forbidden: {detail}"))
+    pub fn forbidden<'a>(path: impl Into<FieldPath<'a>>, detail: impl fmt::Display) -> Self {
+        Self::new(path.into(), Self::FORBIDDEN, format!("Forbidden: {detail}"))
     }
 
     /// A value that is none of the ones there are.
-    pub fn not_supported(field: impl Into<String>, value: &str, supported: &[&str]) -> Self {
+    pub fn not_supported<'a>(
+        path: impl Into<FieldPath<'a>>,
+        value: &str,
+        supported: &[&str],
+    ) -> Self {
         let value = serde_json::Value::from(value);
         let supported: Vec<_> = supported.iter().map(|s| format!("{s:?}")).collect();
         let message = format!(
             "Unsupported value: {value}: supported values: {}",
             supported.join(", ")
         );
-        Self::new(field, "FieldValueNotSupported", message)
+        Self::new(path.into(), "FieldValueNotSupported", message)
     }
 
     /// A value that is too large; `size` says how large it is.
-    pub fn too_long(field: impl Into<String>, size: usize, limit: usize) -> Self {
+    pub fn too_long<'a>(path: impl Into<FieldPath<'a>>, size: usize, limit: usize) -> Self {
         let message = format!("Too long: {size} bytes, may not be more than {limit} bytes");
-        Self::new(field, "FieldValueTooLong", message)
-    }
-}
-
-/// Where a value stands; written out only where there is a fault, as keys may be as long as the object.
-#[derive(Clone, Copy, Debug)]
-pub enum Place<'a> {
-    /// The path of the outermost value.
-    Root(&'a str),
-    /// A field of an object.
-    Field(&'a Place<'a>, &'a str),
-    /// An item of a list.
-    Item(&'a Place<'a>, usize),
-}
-
-impl fmt::Display for Place<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Root(path) => f.write_str(path),
-            Self::Field(parent, key) => write!(f, "{parent}.{key}"),
-            Self::Item(parent, index) => write!(f, "{parent}[{index}]"),
-        }
+        Self::new(path.into(), "FieldValueTooLong", message)
     }
 }
 

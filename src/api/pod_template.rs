@@ -1,25 +1,26 @@
 //! `spec.podTemplate`: strict decoding, and the strategic merge over the built template.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use serde_json::{Map, Value};
 
-use super::field_error::{Place, shown};
-use super::{FieldError, decode, labels};
+use super::field_error::shown;
+use super::merge_keys::{self, item_key, places};
+use super::{FieldError, FieldPath, decode, labels};
 
 /// Where the overlay stands in the object.
-pub const PATH: &str = "spec.podTemplate";
+const PATH: FieldPath<'_> = FieldPath::POD_TEMPLATE;
 
 /// Decodes the overlay, naming every field that no pod template has.
 pub fn decode(overlay: &Value) -> Result<PodTemplateSpec, Vec<FieldError>> {
     let mut faults = Vec::new();
     let mut rest = overlay.clone();
-    take_directives(&mut rest, &Place::Root(PATH), &mut faults);
-    let decoded = decode::strict(&rest, PATH).or_else(|mut found| {
+    take_directives(&mut rest, &PATH, &mut faults);
+    let decoded = decode::strict(&rest, &PATH).or_else(|mut found| {
         // Null removes what is built, also where no value can be null (an entry of a map). What no pod
         // has is named with null as well.
-        let decoded = decode::strict(&without_nulls(&rest), PATH);
+        let decoded = decode::strict(&without_nulls(&rest), &PATH);
         found.retain(|fault| fault.reason == FieldError::FORBIDDEN);
         faults.append(&mut found);
         decoded
@@ -37,61 +38,33 @@ pub fn decode(overlay: &Value) -> Result<PodTemplateSpec, Vec<FieldError>> {
 }
 
 /// Directives of a strategic merge patch (`$patch: delete`) are for patches; here null removes a field.
-fn take_directives(value: &mut Value, place: &Place<'_>, faults: &mut Vec<FieldError>) {
+fn take_directives(value: &mut Value, path: &FieldPath<'_>, faults: &mut Vec<FieldError>) {
     match value {
         Value::Object(fields) => fields.retain(|key, value| {
-            let place = Place::Field(place, key);
+            let path = path.child(key);
             if key.starts_with('$') {
                 let detail = format!(
                     "patch directives are not supported (value {}); a field set to null is removed",
                     shown(value)
                 );
-                faults.push(FieldError::forbidden(place.to_string(), detail));
+                faults.push(FieldError::forbidden(path, detail));
                 return false;
             }
-            take_directives(value, &place, faults);
+            take_directives(value, &path, faults);
             true
         }),
         Value::Array(items) => {
             for (index, item) in items.iter_mut().enumerate() {
-                take_directives(item, &Place::Item(place, index), faults);
+                take_directives(item, &path.index(index), faults);
             }
         }
         _ => {}
     }
 }
 
-/// The keys by which items of a list are the same item; nothing for a list that is replaced whole.
-///
-/// Source: `x-kubernetes-list-map-keys` of Kubernetes' pod template. Own code, because the merge of
-/// k8s-openapi knows one key only (it would make one of two ports that differ in their protocol) and
-/// cannot remove a field.
-pub fn merge_keys(list: &str) -> &'static [&'static str] {
-    match list {
-        "containers" | "initContainers" | "volumes" | "env" | "imagePullSecrets"
-        | "resourceClaims" | "schedulingGates" => &["name"],
-        "ports" => &["containerPort", "protocol"],
-        "volumeMounts" => &["mountPath"],
-        "volumeDevices" => &["devicePath"],
-        "hostAliases" => &["ip"],
-        "topologySpreadConstraints" => &["topologyKey", "whenUnsatisfiable"],
-        _ => &[],
-    }
-}
-
-/// What two items of a list have in common when they are the same item. A port without a protocol is a TCP port.
-pub fn item_key(keys: &[&str], item: &Value) -> String {
-    let key_of = |key: &&str| match item.get(key) {
-        Some(value) => value.to_string(),
-        None if *key == "protocol" => "\"TCP\"".to_owned(),
-        None => "null".to_owned(),
-    };
-    // JSON has no line break outside of a text, and writes the one within as an escape.
-    keys.iter().map(key_of).collect::<Vec<_>>().join("\n")
-}
-
 /// Merges the overlay over the built template: maps by key, lists by their merge key, the rest replaced,
-/// null removed.
+/// null removed. Own code, because the merge of k8s-openapi knows one key only (it would make one of two
+/// ports that differ in their protocol) and cannot remove a field.
 pub fn merge(built: PodTemplateSpec, overlay: &Value) -> serde_json::Result<PodTemplateSpec> {
     let mut merged = serde_json::to_value(built)?;
     merge_value(&mut merged, overlay, "");
@@ -108,17 +81,14 @@ pub fn own_container(overlay: Option<&Value>) -> Option<(usize, &Value)> {
     places.find(|(_, container)| container["name"] == labels::CONTAINER)
 }
 
-/// The variables that the overlay gives our own container: their paths and names.
-pub fn env(overlay: Option<&Value>) -> impl Iterator<Item = (String, &str)> {
-    own_container(overlay)
+/// The names of the variables in a container of the overlay, and where in its list.
+pub fn env(container: &Value) -> impl Iterator<Item = (usize, &str)> {
+    let entries = container["env"]
+        .as_array()
         .into_iter()
-        .flat_map(|(container, fields)| {
-            let entries = fields["env"].as_array().into_iter().flatten().enumerate();
-            entries.filter_map(move |(index, entry)| {
-                let path = format!("{PATH}.spec.containers[{container}].env[{index}]");
-                Some((path, entry["name"].as_str()?))
-            })
-        })
+        .flatten()
+        .enumerate();
+    entries.filter_map(|(index, entry)| Some((index, entry["name"].as_str()?)))
 }
 
 /// Whether the pods have the users of their node, which is so unless `hostUsers` is false.
@@ -143,7 +113,9 @@ fn account_alias(overlay: &Value) -> Option<&str> {
 fn merge_value(base: &mut Value, overlay: &Value, field: &str) {
     match (base, overlay) {
         (Value::Object(base), Value::Object(overlay)) => merge_fields(base, overlay, field),
-        (Value::Array(base), Value::Array(overlay)) if !merge_keys(field).is_empty() => {
+        (Value::Array(base), Value::Array(overlay))
+            if !merge_keys::of_pod_template(field).is_empty() =>
+        {
             merge_items(base, overlay, field);
         }
         (base, overlay) => *base = without_nulls(overlay),
@@ -197,7 +169,7 @@ fn replaced_alternatives(field: &str, overlay: &Map<String, Value>) -> Vec<&'sta
 }
 
 fn merge_items(base: &mut Vec<Value>, overlay: &[Value], field: &str) {
-    let keys = merge_keys(field);
+    let keys = merge_keys::of_pod_template(field);
     let built = places(keys, base);
     for item in overlay {
         let same = built.get(&item_key(keys, item));
@@ -211,15 +183,6 @@ fn merge_items(base: &mut Vec<Value>, overlay: &[Value], field: &str) {
             None => base.push(without_nulls(item)),
         }
     }
-}
-
-/// Where the item of each key stands; of two of one key the first.
-pub fn places(keys: &[&str], items: &[Value]) -> HashMap<String, usize> {
-    let mut places = HashMap::new();
-    for (at, item) in items.iter().enumerate() {
-        places.entry(item_key(keys, item)).or_insert(at);
-    }
-    places
 }
 
 fn without_nulls(value: &Value) -> Value {

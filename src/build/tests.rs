@@ -4,12 +4,12 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::{config_map, deployment, service};
-use crate::api::{MCPServer, decode, defaults};
+use crate::api::{FieldPath, MCPServer, decode, defaults};
 use crate::validation;
 
 fn server(spec: &Value) -> MCPServer {
     let object = json!({"metadata": {"name": "a", "namespace": "n", "uid": "u"}, "spec": spec});
-    let mut server: MCPServer = decode::lenient(&object, "").unwrap();
+    let mut server: MCPServer = decode::lenient(&object, &FieldPath::OBJECT).unwrap();
     defaults::default(&mut server, None);
     assert_eq!(validation::validate(&server, None), [], "{spec}");
     server

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::view::child::{ChildKind, ChildView, Whose};
 use super::wish::Wish;
-use crate::api::{labels, pod_template, quantity};
+use crate::api::{labels, merge_keys, quantity};
 
 /// Whose an object is, to one server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,7 +105,7 @@ fn field_differs(desired: &Value, live: Option<&Value>, field: &str) -> bool {
             }
         }),
         (Value::Array(desired), Value::Array(live)) => {
-            let keys = list_keys(field, desired.first());
+            let keys = merge_keys::of_child(field, desired.first());
             if keys.is_empty() {
                 return desired.len() != live.len()
                     || desired
@@ -113,9 +113,9 @@ fn field_differs(desired: &Value, live: Option<&Value>, field: &str) -> bool {
                         .zip(live)
                         .any(|(desired, live)| field_differs(desired, Some(live), ""));
             }
-            let places = pod_template::places(keys, live);
+            let places = merge_keys::places(keys, live);
             desired.iter().any(|item| {
-                let place = places.get(&pod_template::item_key(keys, item));
+                let place = places.get(&merge_keys::item_key(keys, item));
                 field_differs(item, place.and_then(|at| live.get(*at)), "")
             })
         }
@@ -152,10 +152,10 @@ fn lay_over(live: &mut Value, desired: &Value, field: &str) {
             }
         }
         (Value::Array(live), Value::Array(desired))
-            if !list_keys(field, desired.first()).is_empty() =>
+            if !merge_keys::of_child(field, desired.first()).is_empty() =>
         {
-            let keys = list_keys(field, desired.first());
-            let key = |item: &Value| pod_template::item_key(keys, item);
+            let keys = merge_keys::of_child(field, desired.first());
+            let key = |item: &Value| merge_keys::item_key(keys, item);
             let ours: HashSet<_> = desired.iter().map(key).collect();
             let name = |item: &Value| item.get("name").map(Value::to_string);
             let names: HashSet<_> = desired.iter().filter_map(name).collect();
@@ -165,7 +165,7 @@ fn lay_over(live: &mut Value, desired: &Value, field: &str) {
                     && !ours.contains(&key(item))
             };
             live.retain(|item| !takes_our_name(item));
-            let places = pod_template::places(keys, live);
+            let places = merge_keys::places(keys, live);
             for item in desired {
                 match places.get(&key(item)).and_then(|at| live.get_mut(*at)) {
                     Some(live) => lay_over(live, item, field),
@@ -191,17 +191,6 @@ fn is_one_of_many(field: &str) -> bool {
             | "volumes"
             | "strategy"
     )
-}
-
-fn list_keys(field: &str, item: Option<&Value>) -> &'static [&'static str] {
-    match field {
-        "ownerReferences" => &["uid"],
-        // A Service's ports have another key than a container's.
-        "ports" if item.is_some_and(|item| item.get("containerPort").is_none()) => {
-            &["port", "protocol"]
-        }
-        _ => pod_template::merge_keys(field),
-    }
 }
 
 #[cfg(test)]

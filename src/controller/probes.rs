@@ -68,7 +68,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::{MCPServer, decode};
+    use crate::api::{FieldPath, MCPServer, decode};
     use crate::build::deployment::deployment;
 
     #[test]
@@ -119,7 +119,7 @@ mod tests {
             let mut fields = json!({"image": "x:1"});
             json_patch::merge(&mut fields, &spec);
             let object = json!({"metadata": {"name": "a", "namespace": "n"}, "spec": fields});
-            let server: MCPServer = decode::lenient(&object, "").unwrap();
+            let server: MCPServer = decode::lenient(&object, &FieldPath::OBJECT).unwrap();
             let built = serde_json::to_value(deployment(&server).unwrap()).unwrap();
             assert_eq!(hint(&server.spec, &built), expected, "{what}");
         }

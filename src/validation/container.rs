@@ -9,16 +9,21 @@ use serde_json::json;
 
 use crate::api::field_error::shown;
 use crate::api::v1alpha1::Resources;
-use crate::api::{FieldError, names, quantity};
+use crate::api::{FieldError, FieldPath, names, quantity};
 
 /// Quantities parse and are not negative, names are resources, requests stay within limits.
-pub fn resources(path: &str, resources: Option<&Resources>, faults: &mut Vec<FieldError>) {
+pub fn resources(
+    path: &FieldPath<'_>,
+    resources: Option<&Resources>,
+    faults: &mut Vec<FieldError>,
+) {
     let Some(resources) = resources else { return };
-    quantities(&format!("{path}.requests"), &resources.requests, faults);
-    quantities(&format!("{path}.limits"), &resources.limits, faults);
+    quantities(&path.child("requests"), &resources.requests, faults);
+    quantities(&path.child("limits"), &resources.limits, faults);
     for (name, request) in &resources.requests {
         let limit = resources.limits.get(name);
-        let path = format!("{path}.requests[{name}]");
+        let (requests, limits) = (path.child("requests"), path.child("limits"));
+        let path = requests.key(name);
         let parsed = (
             quantity::parse(&request.0),
             limit.and_then(|limit| quantity::parse(&limit.0)),
@@ -38,9 +43,8 @@ pub fn resources(path: &str, resources: Option<&Resources>, faults: &mut Vec<Fie
                 faults.push(FieldError::invalid(path, request.0.as_str(), detail));
             }
             (_, None) if not_overcommitted(name) => {
-                let path = path.replace(".requests[", ".limits[");
                 faults.push(FieldError::required(
-                    path,
+                    limits.key(name),
                     format!("{name} cannot be overcommitted: set a limit too"),
                 ));
             }
@@ -49,26 +53,30 @@ pub fn resources(path: &str, resources: Option<&Resources>, faults: &mut Vec<Fie
     }
 }
 
-fn quantities(path: &str, values: &BTreeMap<String, Quantity>, faults: &mut Vec<FieldError>) {
+fn quantities(
+    path: &FieldPath<'_>,
+    values: &BTreeMap<String, Quantity>,
+    faults: &mut Vec<FieldError>,
+) {
     for (name, value) in values {
-        let path = format!("{path}[{name}]");
+        let path = path.key(name);
         if !is_resource(name) {
             let detail = "must be cpu, memory, ephemeral-storage, hugepages-<size> or a name with a domain \
                  such as nvidia.com/gpu";
-            faults.push(FieldError::invalid(&path, name.as_str(), detail));
+            faults.push(FieldError::invalid(path, name.as_str(), detail));
         }
         match quantity::parse(&value.0) {
             None => {
                 let detail = "not a quantity; examples: 100m, 0.5, 128Mi, 1Gi";
-                faults.push(FieldError::invalid(&path, value.0.as_str(), detail));
+                faults.push(FieldError::invalid(path, value.0.as_str(), detail));
             }
             Some(parsed) if name.contains('/') && !parsed.is_whole() => {
                 let detail = format!("must be a whole number: {name} cannot be divided");
-                faults.push(FieldError::invalid(&path, value.0.as_str(), detail));
+                faults.push(FieldError::invalid(path, value.0.as_str(), detail));
             }
             Some(parsed) if parsed.is_negative() => {
                 faults.push(FieldError::invalid(
-                    &path,
+                    path,
                     value.0.as_str(),
                     "must be 0 or more",
                 ));
@@ -92,7 +100,7 @@ fn not_overcommitted(name: &str) -> bool {
 /// Contradictions at which the API server or the kubelet would stop the pod. `host_users`: whether the
 /// pod has the users of its node (the absence of `hostUsers` means so).
 pub fn security_context(
-    path: &str,
+    path: &FieldPath<'_>,
     context: Option<&SecurityContext>,
     host_users: bool,
     faults: &mut Vec<FieldError>,
@@ -102,7 +110,7 @@ pub fn security_context(
     if context.privileged == Some(true) && escalation == Some(false) {
         let detail = "a privileged container can always gain privileges; set it to true, or privileged to false";
         faults.push(FieldError::invalid(
-            format!("{path}.allowPrivilegeEscalation"),
+            path.child("allowPrivilegeEscalation"),
             false,
             detail,
         ));
@@ -116,14 +124,14 @@ pub fn security_context(
     if escalation == Some(false) && added.iter().any(|c| c == "CAP_SYS_ADMIN") {
         let detail = "CAP_SYS_ADMIN can always gain privileges; set it to true, or do not add that capability";
         faults.push(FieldError::invalid(
-            format!("{path}.allowPrivilegeEscalation"),
+            path.child("allowPrivilegeEscalation"),
             false,
             detail,
         ));
     }
     if context.run_as_non_root == Some(true) && context.run_as_user == Some(0) {
         let detail = "user 0 is root and runAsNonRoot is true; choose another user, or set runAsNonRoot to false";
-        faults.push(FieldError::invalid(format!("{path}.runAsUser"), 0, detail));
+        faults.push(FieldError::invalid(path.child("runAsUser"), 0, detail));
     }
     for (field, id) in [
         ("runAsUser", context.run_as_user),
@@ -131,7 +139,7 @@ pub fn security_context(
     ] {
         if let Some(id) = id.filter(|id| !(0..=i64::from(i32::MAX)).contains(id)) {
             let detail = format!("must be between 0 and {}", i32::MAX);
-            faults.push(FieldError::invalid(format!("{path}.{field}"), id, detail));
+            faults.push(FieldError::invalid(path.child(field), id, detail));
         }
     }
     if let Some(mount) = context
@@ -140,7 +148,7 @@ pub fn security_context(
         .filter(|mount| !["Default", "Unmasked"].contains(mount))
     {
         faults.push(FieldError::not_supported(
-            format!("{path}.procMount"),
+            path.child("procMount"),
             mount,
             &["Default", "Unmasked"],
         ));
@@ -148,24 +156,22 @@ pub fn security_context(
     if host_users && context.proc_mount.as_deref() == Some("Unmasked") {
         let detail = "the pod needs users of its own for it; set spec.podTemplate.spec.hostUsers to false, or use Default";
         faults.push(FieldError::invalid(
-            format!("{path}.procMount"),
+            path.child("procMount"),
             "Unmasked",
             detail,
         ));
     }
     if let Some(profile) = &context.seccomp_profile {
-        let profile_path = format!("{path}.seccompProfile");
         local_profile(
-            &profile_path,
+            &path.child("seccompProfile"),
             &profile.type_,
             profile.localhost_profile.as_deref(),
             faults,
         );
     }
     if let Some(profile) = &context.app_armor_profile {
-        let profile_path = format!("{path}.appArmorProfile");
         local_profile(
-            &profile_path,
+            &path.child("appArmorProfile"),
             &profile.type_,
             profile.localhost_profile.as_deref(),
             faults,
@@ -176,23 +182,21 @@ pub fn security_context(
             "the operator's pods run on Linux (value {}); remove it",
             shown(&json!(options))
         );
-        faults.push(FieldError::forbidden(
-            format!("{path}.windowsOptions"),
-            detail,
-        ));
+        faults.push(FieldError::forbidden(path.child("windowsOptions"), detail));
     }
 }
 
-fn local_profile(path: &str, type_: &str, profile: Option<&str>, faults: &mut Vec<FieldError>) {
+fn local_profile(
+    path: &FieldPath<'_>,
+    type_: &str,
+    profile: Option<&str>,
+    faults: &mut Vec<FieldError>,
+) {
     const TYPES: &[&str] = &["Localhost", "RuntimeDefault", "Unconfined"];
     if !TYPES.contains(&type_) {
-        faults.push(FieldError::not_supported(
-            format!("{path}.type"),
-            type_,
-            TYPES,
-        ));
+        faults.push(FieldError::not_supported(path.child("type"), type_, TYPES));
     }
-    let field = format!("{path}.localhostProfile");
+    let field = path.child("localhostProfile");
     match profile {
         None | Some("") if type_ == "Localhost" => {
             faults.push(FieldError::required(
@@ -209,13 +213,13 @@ fn local_profile(path: &str, type_: &str, profile: Option<&str>, faults: &mut Ve
 }
 
 /// Names are well formed and stand once; a value has one source.
-pub fn env(path: &str, env: &[EnvVar], faults: &mut Vec<FieldError>) {
+pub fn env(path: &FieldPath<'_>, env: &[EnvVar], faults: &mut Vec<FieldError>) {
     env_entries(path, env, faults);
     let mut seen = HashSet::new();
     for (index, entry) in env.iter().enumerate() {
         if !entry.name.is_empty() && !seen.insert(&entry.name) {
             faults.push(FieldError::duplicate(
-                format!("{path}[{index}].name"),
+                path.index(index).child("name"),
                 entry.name.as_str(),
             ));
         }
@@ -223,33 +227,30 @@ pub fn env(path: &str, env: &[EnvVar], faults: &mut Vec<FieldError>) {
 }
 
 /// The same for each entry by itself.
-pub fn env_entries(path: &str, env: &[EnvVar], faults: &mut Vec<FieldError>) {
+pub fn env_entries(path: &FieldPath<'_>, env: &[EnvVar], faults: &mut Vec<FieldError>) {
     for (index, entry) in env.iter().enumerate() {
-        let path = format!("{path}[{index}]");
+        let path = path.index(index);
         if entry.name.is_empty() {
-            faults.push(FieldError::required(
-                format!("{path}.name"),
-                names::ENV_NAME,
-            ));
+            faults.push(FieldError::required(path.child("name"), names::ENV_NAME));
         } else if !names::is_env_name(&entry.name) {
             faults.push(FieldError::invalid(
-                format!("{path}.name"),
+                path.child("name"),
                 entry.name.as_str(),
                 names::ENV_NAME,
             ));
         }
         if let Some(source) = &entry.value_from {
-            let path = format!("{path}.valueFrom");
+            let path = path.child("valueFrom");
             if let Some(value) = entry.value.as_deref().filter(|value| !value.is_empty()) {
                 let detail = format!("{} has a value already; remove one of the two", entry.name);
-                faults.push(FieldError::invalid(&path, value, detail));
+                faults.push(FieldError::invalid(path, value, detail));
             }
             env_source(&path, source, faults);
         }
     }
 }
 
-fn env_source(path: &str, source: &EnvVarSource, faults: &mut Vec<FieldError>) {
+fn env_source(path: &FieldPath<'_>, source: &EnvVarSource, faults: &mut Vec<FieldError>) {
     let given = [
         ("configMapKeyRef", source.config_map_key_ref.is_some()),
         ("fieldRef", source.field_ref.is_some()),
@@ -275,11 +276,10 @@ fn env_source(path: &str, source: &EnvVarSource, faults: &mut Vec<FieldError>) {
         let Some((name, key)) = reference else {
             continue;
         };
-        object_name(&format!("{path}.{field}.name"), name, faults);
+        object_name(&path.child(field).child("name"), name, faults);
         if !names::is_config_map_key(key) {
-            let field = format!("{path}.{field}.key");
             faults.push(FieldError::invalid(
-                field,
+                path.child(field).child("key"),
                 key.as_str(),
                 names::CONFIG_MAP_KEY,
             ));
@@ -287,25 +287,29 @@ fn env_source(path: &str, source: &EnvVarSource, faults: &mut Vec<FieldError>) {
     }
     if let Some(field) = &source.field_ref {
         field_path(
-            &format!("{path}.fieldRef.fieldPath"),
+            &path.child("fieldRef").child("fieldPath"),
             &field.field_path,
             faults,
         );
     }
     if let Some(field) = &source.resource_field_ref {
-        let path = format!("{path}.resourceFieldRef.resource");
         let resource = field.resource.as_str();
         let known = resource
             .strip_prefix("limits.")
             .or_else(|| resource.strip_prefix("requests."));
         if !known.is_some_and(|name| is_resource(name) && !name.contains('/')) {
             let detail = "must be limits.<name> or requests.<name> of cpu, memory, ephemeral-storage or hugepages-<size>";
-            faults.push(FieldError::invalid(path, resource, detail));
+            let path = path.child("resourceFieldRef");
+            faults.push(FieldError::invalid(
+                path.child("resource"),
+                resource,
+                detail,
+            ));
         }
     }
 }
 
-fn one_source(path: &str, given: &[(&str, bool)], faults: &mut Vec<FieldError>) {
+fn one_source(path: &FieldPath<'_>, given: &[(&str, bool)], faults: &mut Vec<FieldError>) {
     let named: Vec<_> = given
         .iter()
         .filter(|(_, given)| *given)
@@ -327,7 +331,7 @@ fn one_source(path: &str, given: &[(&str, bool)], faults: &mut Vec<FieldError>) 
 }
 
 /// Fields of a pod that an environment variable can have (k8s.io/kubernetes `validEnvDownwardAPIFieldPathExpressions`).
-fn field_path(path: &str, value: &str, faults: &mut Vec<FieldError>) {
+fn field_path(path: &FieldPath<'_>, value: &str, faults: &mut Vec<FieldError>) {
     const FIELDS: &[&str] = &[
         "metadata.name",
         "metadata.namespace",
@@ -354,16 +358,16 @@ fn field_path(path: &str, value: &str, faults: &mut Vec<FieldError>) {
 }
 
 /// Each entry has one source, with a name.
-pub fn env_from(path: &str, sources: &[EnvFromSource], faults: &mut Vec<FieldError>) {
+pub fn env_from(path: &FieldPath<'_>, sources: &[EnvFromSource], faults: &mut Vec<FieldError>) {
     for (index, source) in sources.iter().enumerate() {
-        let path = format!("{path}[{index}]");
+        let path = path.index(index);
         if let Some(prefix) = source
             .prefix
             .as_deref()
             .filter(|p| !p.is_empty() && !names::is_env_name(p))
         {
             faults.push(FieldError::invalid(
-                format!("{path}.prefix"),
+                path.child("prefix"),
                 prefix,
                 names::ENV_NAME,
             ));
@@ -375,18 +379,22 @@ pub fn env_from(path: &str, sources: &[EnvFromSource], faults: &mut Vec<FieldErr
         one_source(&path, &given, faults);
         if let Some(reference) = &source.config_map_ref {
             object_name(
-                &format!("{path}.configMapRef.name"),
+                &path.child("configMapRef").child("name"),
                 &reference.name,
                 faults,
             );
         }
         if let Some(reference) = &source.secret_ref {
-            object_name(&format!("{path}.secretRef.name"), &reference.name, faults);
+            object_name(
+                &path.child("secretRef").child("name"),
+                &reference.name,
+                faults,
+            );
         }
     }
 }
 
-fn object_name(path: &str, name: &str, faults: &mut Vec<FieldError>) {
+fn object_name(path: &FieldPath<'_>, name: &str, faults: &mut Vec<FieldError>) {
     if !names::is_dns1123_subdomain(name) {
         faults.push(FieldError::invalid(path, name, names::DNS_1123));
     }

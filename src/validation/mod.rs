@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::api::field_error::{FieldError, shown};
 use crate::api::v1alpha1::{MCPServer, MCPServerSpec, Transport};
-use crate::api::{config_json, image_reference, names, pod_template, session};
+use crate::api::{FieldPath, config_json, image_reference, names, pod_template, session};
 
 /// Most bytes of a ConfigMap's values; the API server refuses more.
 const CONFIG_MAP_LIMIT: usize = 1024 * 1024;
@@ -49,7 +49,7 @@ pub fn validate(server: &MCPServer, old: Option<&MCPServer>) -> Vec<FieldError> 
     if more > 0 {
         faults.truncate(MOST_FAULTS);
         let detail = format!("there are {more} more faults, shown when these are mended");
-        faults.push(FieldError::forbidden("spec", detail));
+        faults.push(FieldError::forbidden(FieldPath::SPEC, detail));
     }
     faults
 }
@@ -61,16 +61,24 @@ fn faults(server: &MCPServer) -> Vec<FieldError> {
     image(spec, &mut faults);
     scale(spec, &mut faults);
     config(server, &mut faults);
-    container::resources("spec.resources", spec.resources.as_ref(), &mut faults);
+    container::resources(
+        &FieldPath::SPEC.child("resources"),
+        spec.resources.as_ref(),
+        &mut faults,
+    );
     container::security_context(
-        "spec.securityContext",
+        &FieldPath::SPEC.child("securityContext"),
         spec.security_context.as_ref(),
         pod_template::host_users(spec.pod_template.as_ref()),
         &mut faults,
     );
     service_account(spec, &mut faults);
-    container::env("spec.env", &spec.env, &mut faults);
-    container::env_from("spec.envFrom", &spec.env_from, &mut faults);
+    container::env(&FieldPath::SPEC.child("env"), &spec.env, &mut faults);
+    container::env_from(
+        &FieldPath::SPEC.child("envFrom"),
+        &spec.env_from,
+        &mut faults,
+    );
     pull(spec, &mut faults);
     service(spec, &mut faults);
     health(spec, &mut faults);
@@ -82,21 +90,25 @@ fn name(server: &MCPServer, faults: &mut Vec<FieldError>) {
     let name = server.name_any();
     let to_be_generated = server.metadata.name.is_none() && server.metadata.generate_name.is_some();
     if !to_be_generated && !names::is_dns1035_label(&name) {
-        faults.push(FieldError::invalid("metadata.name", name, names::DNS_1035));
+        faults.push(FieldError::invalid(
+            FieldPath::METADATA.child("name"),
+            name,
+            names::DNS_1035,
+        ));
     }
 }
 
 fn image(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
     if spec.image.is_empty() {
         faults.push(FieldError::required(
-            "spec.image",
+            FieldPath::SPEC.child("image"),
             "name the container image of the server",
         ));
     } else if image_reference::parse(&spec.image).is_none() {
         let detail = "not an image reference; expected [registry/]repository[:tag][@digest], \
              the repository in lower case, the digest as well, all of it ASCII without spaces";
         faults.push(FieldError::invalid(
-            "spec.image",
+            FieldPath::SPEC.child("image"),
             spec.image.as_str(),
             detail,
         ));
@@ -107,7 +119,7 @@ fn image(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
 pub fn replicas(transport: Transport, replicas: i32) -> Option<FieldError> {
     if replicas < 0 {
         return Some(FieldError::invalid(
-            "spec.replicas",
+            FieldPath::SPEC.child("replicas"),
             replicas,
             "must be 0 or more",
         ));
@@ -117,7 +129,11 @@ pub fn replicas(transport: Transport, replicas: i32) -> Option<FieldError> {
             "stdio transport does not support multiple replicas (requested: {replicas}); \
              set it to 1, or use the transport http or streamable-http"
         );
-        return Some(FieldError::invalid("spec.replicas", replicas, detail));
+        return Some(FieldError::invalid(
+            FieldPath::SPEC.child("replicas"),
+            replicas,
+            detail,
+        ));
     }
     None
 }
@@ -125,7 +141,7 @@ pub fn replicas(transport: Transport, replicas: i32) -> Option<FieldError> {
 fn scale(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
     if !(1..=65535).contains(&spec.port) {
         faults.push(FieldError::invalid(
-            "spec.port",
+            FieldPath::SPEC.child("port"),
             spec.port,
             "must be between 1 and 65535",
         ));
@@ -135,8 +151,9 @@ fn scale(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
 
 fn config(server: &MCPServer, faults: &mut Vec<FieldError>) {
     let spec = &server.spec;
+    let path = FieldPath::SPEC.child("config");
     for key in spec.config.keys() {
-        let path = format!("spec.config[{key}]");
+        let path = path.key(key);
         if key == config_json::KEY {
             faults.push(FieldError::invalid(
                 path,
@@ -161,11 +178,7 @@ fn config(server: &MCPServer, faults: &mut Vec<FieldError>) {
         let keys: usize = spec.config.keys().map(String::len).sum();
         let size = values + keys + config_json::render(server).len();
         if size >= CONFIG_MAP_LIMIT {
-            faults.push(FieldError::too_long(
-                "spec.config",
-                size,
-                CONFIG_MAP_LIMIT - 1,
-            ));
+            faults.push(FieldError::too_long(path, size, CONFIG_MAP_LIMIT - 1));
         }
     }
 }
@@ -179,7 +192,9 @@ fn session_timeout(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
             "invalid SESSION_TIMEOUT format: {value}; a duration above zero such as \"30m\" or \"1h30m\" is expected"
         );
         faults.push(FieldError::invalid(
-            "spec.config[SESSION_TIMEOUT]",
+            FieldPath::SPEC
+                .child("config")
+                .key(session::SESSION_TIMEOUT),
             value.as_str(),
             detail,
         ));
@@ -187,14 +202,15 @@ fn session_timeout(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
 }
 
 fn cors_origins(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
-    const PATH: &str = "spec.config[CORS_ORIGINS]";
+    let config = FieldPath::SPEC.child("config");
+    let path = config.key(session::CORS_ORIGINS);
     let Some(value) = spec.config.get(session::CORS_ORIGINS) else {
         return;
     };
     if value.trim().is_empty() {
         let detail =
             "CORS_ORIGINS cannot be empty when specified; leave it out to allow every origin";
-        faults.push(FieldError::invalid(PATH, value.as_str(), detail));
+        faults.push(FieldError::invalid(path, value.as_str(), detail));
         return;
     }
     for origin in session::origins(spec)
@@ -202,7 +218,7 @@ fn cors_origins(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
         .filter(|origin| !session::is_origin(origin))
     {
         let detail = "not an origin; each is \"*\" or scheme://host[:port], without a path, separated by commas";
-        faults.push(FieldError::invalid(PATH, origin, detail));
+        faults.push(FieldError::invalid(path, origin, detail));
     }
 }
 
@@ -213,14 +229,19 @@ fn service_account(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
         .filter(|name| !names::is_dns1123_subdomain(name))
     {
         faults.push(FieldError::invalid(
-            "spec.serviceAccount",
+            FieldPath::SPEC.child("serviceAccount"),
             name,
             names::DNS_1123,
         ));
     }
 }
 
-fn one_of(path: &str, value: Option<&str>, supported: &[&str], faults: &mut Vec<FieldError>) {
+fn one_of(
+    path: &FieldPath<'_>,
+    value: Option<&str>,
+    supported: &[&str],
+    faults: &mut Vec<FieldError>,
+) {
     if let Some(value) = value.filter(|value| !supported.contains(value)) {
         faults.push(FieldError::not_supported(path, value, supported));
     }
@@ -228,14 +249,16 @@ fn one_of(path: &str, value: Option<&str>, supported: &[&str], faults: &mut Vec<
 
 fn pull(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
     one_of(
-        "spec.imagePullPolicy",
+        &FieldPath::SPEC.child("imagePullPolicy"),
         spec.image_pull_policy.as_deref(),
         &["Always", "IfNotPresent", "Never"],
         faults,
     );
     let mut seen = HashSet::new();
+    let path = FieldPath::SPEC.child("imagePullSecrets");
     for (index, secret) in spec.image_pull_secrets.iter().enumerate() {
-        let path = format!("spec.imagePullSecrets[{index}].name");
+        let path = path.index(index);
+        let path = path.child("name");
         if !names::is_dns1123_subdomain(&secret.name) {
             faults.push(FieldError::invalid(
                 path,
@@ -250,6 +273,7 @@ fn pull(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
 
 fn service(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
     let Some(service) = &spec.service else { return };
+    let path = FieldPath::SPEC.child("service");
     if spec.transport == Transport::Stdio {
         let annotations = &service.annotations;
         let given = [
@@ -269,20 +293,17 @@ fn service(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
                 "a stdio server has no Service (value {}); remove it, or use the transport http or streamable-http",
                 shown(&value)
             );
-            faults.push(FieldError::forbidden(
-                format!("spec.service.{field}"),
-                detail,
-            ));
+            faults.push(FieldError::forbidden(path.child(field), detail));
         }
     }
     one_of(
-        "spec.service.type",
+        &path.child("type"),
         service.type_.as_deref(),
         &["ClusterIP", "NodePort", "LoadBalancer"],
         faults,
     );
     one_of(
-        "spec.service.sessionAffinity",
+        &path.child("sessionAffinity"),
         service.session_affinity.as_deref(),
         &["None", "ClientIP"],
         faults,
@@ -293,7 +314,7 @@ fn service(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
         .filter(|key| !names::is_qualified_name(&key.to_lowercase()))
     {
         faults.push(FieldError::invalid(
-            "spec.service.annotations",
+            path.child("annotations"),
             key.as_str(),
             names::QUALIFIED_NAME,
         ));
@@ -302,8 +323,9 @@ fn service(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
 
 fn health(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
     let Some(health) = &spec.health else { return };
+    let fields = FieldPath::SPEC.child("health");
     one_of(
-        "spec.health.type",
+        &fields.child("type"),
         health.type_.as_deref(),
         &["HTTP", "TCP", "None"],
         faults,
@@ -314,17 +336,17 @@ fn health(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
         ("readinessPath", &health.readiness_path),
     ] {
         let Some(path) = path else { continue };
-        let field = format!("spec.health.{field}");
+        let field = fields.child(field);
         if !http {
             let type_ = health.type_.as_deref().unwrap_or_default();
             let detail = format!(
                 "{path:?} is for spec.health.type HTTP, not {type_}; remove it, or use HTTP"
             );
-            faults.push(FieldError::forbidden(&field, detail));
+            faults.push(FieldError::forbidden(field, detail));
         }
         if !path.starts_with('/') {
             faults.push(FieldError::invalid(
-                &field,
+                field,
                 path.as_str(),
                 "must start with '/'",
             ));
@@ -339,6 +361,7 @@ pub fn warnings(server: &MCPServer) -> Vec<String> {
     if let Some(text) = moving_tag(&spec.image) {
         warnings.push(text);
     }
+    let config = FieldPath::SPEC.child("config");
     for (key, of) in [
         (session::SESSION_TIMEOUT, Transport::StreamableHttp),
         (session::CORS_ORIGINS, Transport::Http),
@@ -346,21 +369,34 @@ pub fn warnings(server: &MCPServer) -> Vec<String> {
         if spec.transport != of && spec.config.contains_key(key) {
             let (used, is) = (of.as_str(), spec.transport.as_str());
             warnings.push(format!(
-                "spec.config[{key}]: only the transport {used} uses it; this one is {is}"
+                "{}: only the transport {used} uses it; this one is {is}",
+                config.key(key)
             ));
         }
     }
-    let named = spec.env.iter().enumerate();
-    let named = named.map(|(index, env)| (format!("spec.env[{index}]"), env.name.as_str()));
-    for (path, name) in named.chain(pod_template::env(spec.pod_template.as_ref())) {
-        if is_built_in(spec, name) {
-            warnings.push(format!(
-                "{path}.name: {name} replaces the variable that the operator sets"
-            ));
+    let env = FieldPath::SPEC.child("env");
+    for (index, entry) in spec.env.iter().enumerate() {
+        warnings.extend(replaced(spec, &env.index(index), &entry.name));
+    }
+    if let Some((at, container)) = pod_template::own_container(spec.pod_template.as_ref()) {
+        let pod = FieldPath::POD_TEMPLATE.child("spec");
+        let containers = pod.child("containers");
+        let ours = containers.index(at);
+        let env = ours.child("env");
+        for (index, name) in pod_template::env(container) {
+            warnings.extend(replaced(spec, &env.index(index), name));
         }
     }
     warnings.extend(no_replicas(spec.replicas));
     warnings
+}
+
+/// The warning about a variable that replaces one of the operator's.
+fn replaced(spec: &MCPServerSpec, path: &FieldPath<'_>, name: &str) -> Option<String> {
+    is_built_in(spec, name).then(|| {
+        let path = path.child("name");
+        format!("{path}: {name} replaces the variable that the operator sets")
+    })
 }
 
 /// Whether the operator sets the variable in the pods of this server.
@@ -370,8 +406,10 @@ fn is_built_in(spec: &MCPServerSpec, name: &str) -> bool {
 
 /// The warning about so many replicas; also for requests to the scale subresource.
 pub fn no_replicas(replicas: i32) -> Option<String> {
-    (replicas == 0)
-        .then(|| "spec.replicas: 0 replicas; nothing will run until it is scaled up".to_owned())
+    (replicas == 0).then(|| {
+        let path = FieldPath::SPEC.child("replicas");
+        format!("{path}: 0 replicas; nothing will run until it is scaled up")
+    })
 }
 
 fn moving_tag(image: &str) -> Option<String> {
@@ -379,13 +417,14 @@ fn moving_tag(image: &str) -> Option<String> {
     if reference.digest.is_some() {
         return None;
     }
+    let path = FieldPath::SPEC.child("image");
     match reference.tag {
         Some("latest") => Some(format!(
-            "spec.image: {image:?} has the tag latest, which moves; name a version or a digest"
+            "{path}: {image:?} has the tag latest, which moves; name a version or a digest"
         )),
         Some(_) => None,
         None => Some(format!(
-            "spec.image: {image:?} has no tag, which means latest, which moves; name a version or a digest"
+            "{path}: {image:?} has no tag, which means latest, which moves; name a version or a digest"
         )),
     }
 }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 use crate::api::v1alpha1::Transport;
-use crate::api::{MCPServer, decode, defaults};
+use crate::api::{FieldPath, MCPServer, decode, defaults};
 use crate::build::deployment::deployment;
 use crate::validation;
 
@@ -168,7 +168,7 @@ fn server() -> impl Strategy<Value = MCPServer> {
     spec().prop_map(|spec| {
         decode::lenient(
             &json!({"metadata": {"name": "a", "namespace": "n"}, "spec": spec}),
-            "",
+            &FieldPath::OBJECT,
         )
         .expect("admitted")
     })

@@ -10,9 +10,9 @@ use kube::ResourceExt;
 use serde_json::Value;
 
 use super::container;
-use crate::api::field_error::{Place, shown};
+use crate::api::field_error::shown;
 use crate::api::v1alpha1::{MCPServer, Resources};
-use crate::api::{FieldError, defaults, labels, names, pod_template};
+use crate::api::{FieldError, FieldPath, defaults, labels, merge_keys, names, pod_template};
 use crate::build;
 
 /// The overlay decodes, leaves alone what the operator relies on, and amends what there is.
@@ -20,7 +20,7 @@ pub fn pod_template(server: &MCPServer, faults: &mut Vec<FieldError>) {
     let Some(overlay) = &server.spec.pod_template else {
         return;
     };
-    duplicates(overlay, &Place::Root(pod_template::PATH), "", faults);
+    duplicates(overlay, &FieldPath::POD_TEMPLATE, "", faults);
     let template = match pod_template::decode(overlay) {
         Ok(template) => template,
         Err(errors) => return faults.extend(errors),
@@ -33,25 +33,24 @@ pub fn pod_template(server: &MCPServer, faults: &mut Vec<FieldError>) {
 }
 
 /// Items that are the same item: merging would not know which one is meant.
-fn duplicates(value: &Value, place: &Place<'_>, field: &str, faults: &mut Vec<FieldError>) {
+fn duplicates(value: &Value, path: &FieldPath<'_>, field: &str, faults: &mut Vec<FieldError>) {
     match value {
         Value::Object(fields) => {
             for (key, value) in fields {
-                duplicates(value, &Place::Field(place, key), key, faults);
+                duplicates(value, &path.child(key), key, faults);
             }
         }
         Value::Array(items) => {
-            let keys = pod_template::merge_keys(field);
+            let keys = merge_keys::of_pod_template(field);
             let mut seen = HashSet::new();
             for (index, item) in items.iter().enumerate() {
-                let place = Place::Item(place, index);
-                let mut twice = || !seen.insert(pod_template::item_key(keys, item));
+                let path = path.index(index);
+                let mut twice = || !seen.insert(merge_keys::item_key(keys, item));
                 if !keys.is_empty() && item.is_object() && twice() {
                     let shown = item.get(keys[0]).cloned().unwrap_or_default();
-                    let field = Place::Field(&place, keys[0]).to_string();
-                    faults.push(FieldError::duplicate(field, shown));
+                    faults.push(FieldError::duplicate(path.child(keys[0]), shown));
                 }
-                duplicates(item, &place, "", faults);
+                duplicates(item, &path, "", faults);
             }
         }
         _ => {}
@@ -60,19 +59,21 @@ fn duplicates(value: &Value, place: &Place<'_>, field: &str, faults: &mut Vec<Fi
 
 fn metadata(template: &PodTemplateSpec, faults: &mut Vec<FieldError>) {
     let empty = BTreeMap::new();
+    let path = FieldPath::POD_TEMPLATE.child("metadata");
+    let labels = path.child("labels");
     let metadata = template.metadata.as_ref();
     for (key, value) in metadata.and_then(|m| m.labels.as_ref()).unwrap_or(&empty) {
-        let path = format!("{}.metadata.labels[{key}]", pod_template::PATH);
+        let path = labels.key(key);
         if !names::is_qualified_name(key) {
             faults.push(FieldError::invalid(
-                &path,
+                path,
                 key.as_str(),
                 names::QUALIFIED_NAME,
             ));
         }
         if !names::is_label_value(value) {
             faults.push(FieldError::invalid(
-                &path,
+                path,
                 value.as_str(),
                 names::LABEL_VALUE,
             ));
@@ -84,9 +85,8 @@ fn metadata(template: &PodTemplateSpec, faults: &mut Vec<FieldError>) {
         .keys()
     {
         if !names::is_qualified_name(&key.to_lowercase()) {
-            let path = format!("{}.metadata.annotations", pod_template::PATH);
             faults.push(FieldError::invalid(
-                path,
+                path.child("annotations"),
                 key.as_str(),
                 names::QUALIFIED_NAME,
             ));
@@ -95,11 +95,11 @@ fn metadata(template: &PodTemplateSpec, faults: &mut Vec<FieldError>) {
 }
 
 fn pod(spec: &PodSpec, overlay: &Value, faults: &mut Vec<FieldError>) {
-    let path = format!("{}.spec", pod_template::PATH);
+    let path = FieldPath::POD_TEMPLATE.child("spec");
     let policy = spec.restart_policy.as_deref().unwrap_or_default();
     if !policy.is_empty() && policy != "Always" {
         faults.push(FieldError::not_supported(
-            format!("{path}.restartPolicy"),
+            path.child("restartPolicy"),
             policy,
             &["Always"],
         ));
@@ -112,14 +112,14 @@ fn pod(spec: &PodSpec, overlay: &Value, faults: &mut Vec<FieldError>) {
             shown(&Value::from(names))
         );
         faults.push(FieldError::forbidden(
-            format!("{path}.ephemeralContainers"),
+            path.child("ephemeralContainers"),
             detail,
         ));
     }
     if let Some(seconds) = spec.active_deadline_seconds {
         let detail = format!("a server runs until it is deleted (value {seconds}); remove it");
         faults.push(FieldError::forbidden(
-            format!("{path}.activeDeadlineSeconds"),
+            path.child("activeDeadlineSeconds"),
             detail,
         ));
     }
@@ -130,7 +130,7 @@ fn pod(spec: &PodSpec, overlay: &Value, faults: &mut Vec<FieldError>) {
         let account = account.as_deref().unwrap_or_default();
         if !account.is_empty() && !names::is_dns1123_subdomain(account) {
             faults.push(FieldError::invalid(
-                format!("{path}.{field}"),
+                path.child(field),
                 account,
                 names::DNS_1123,
             ));
@@ -140,7 +140,7 @@ fn pod(spec: &PodSpec, overlay: &Value, faults: &mut Vec<FieldError>) {
         .termination_grace_period_seconds
         .filter(|seconds| *seconds < 0)
     {
-        let field = format!("{path}.terminationGracePeriodSeconds");
+        let field = path.child("terminationGracePeriodSeconds");
         faults.push(FieldError::invalid(field, seconds, "must be 0 or more"));
     }
     let init = spec.init_containers.as_deref().unwrap_or_default();
@@ -149,11 +149,12 @@ fn pod(spec: &PodSpec, overlay: &Value, faults: &mut Vec<FieldError>) {
         ("containers", spec.containers.as_slice()),
         ("initContainers", init),
     ] {
+        let path = path.child(list);
         for (index, container) in containers.iter().enumerate() {
             let is_init = list == "initContainers";
             let ours = !is_init && container.name == labels::CONTAINER;
             one_container(
-                &format!("{path}.{list}[{index}]"),
+                &path.index(index),
                 container,
                 (!ours).then_some(spec),
                 is_init && names.contains(container.name.as_str()),
@@ -165,16 +166,14 @@ fn pod(spec: &PodSpec, overlay: &Value, faults: &mut Vec<FieldError>) {
         .as_array()
         .map(Vec::as_slice)
         .unwrap_or_default();
+    let path = path.child("volumes");
     for (index, volume) in volumes.iter().enumerate() {
-        let path = format!("{path}.volumes[{index}]");
+        let path = path.index(index);
         let name = volume["name"].as_str().unwrap_or_default();
         if name.is_empty() {
-            faults.push(FieldError::required(
-                format!("{path}.name"),
-                "name the volume",
-            ));
+            faults.push(FieldError::required(path.child("name"), "name the volume"));
         } else if !names::is_dns1123_label(name) {
-            let path = format!("{path}.name");
+            let path = path.child("name");
             faults.push(FieldError::invalid(path, name, names::DNS_1123_LABEL));
         }
         let sources = volume.as_object().into_iter().flatten();
@@ -195,7 +194,7 @@ fn pod(spec: &PodSpec, overlay: &Value, faults: &mut Vec<FieldError>) {
 /// A container as it is written; `pod` for one that is not ours and hence is what its pod gets; `elsewhere`
 /// when one of the pod's other list has its name.
 fn one_container(
-    path: &str,
+    path: &FieldPath<'_>,
     container: &Container,
     pod: Option<&PodSpec>,
     elsewhere: bool,
@@ -208,61 +207,61 @@ fn one_container(
             "name the container; {:?} amends the server's own",
             labels::CONTAINER
         );
-        faults.push(FieldError::required(format!("{path}.name"), detail));
+        faults.push(FieldError::required(path.child("name"), detail));
     } else if !names::is_dns1123_label(name) {
-        let path = format!("{path}.name");
+        let path = path.child("name");
         faults.push(FieldError::invalid(path, name, names::DNS_1123_LABEL));
     } else if elsewhere || (!ours && name == labels::CONTAINER) {
-        faults.push(FieldError::duplicate(format!("{path}.name"), name));
+        faults.push(FieldError::duplicate(path.child("name"), name));
     }
     if !ours && container.image.as_deref().unwrap_or_default().is_empty() {
         let detail = format!(
             "container {name:?} needs an image; only {:?} has one already",
             labels::CONTAINER
         );
-        faults.push(FieldError::required(format!("{path}.image"), detail));
+        faults.push(FieldError::required(path.child("image"), detail));
     }
     super::one_of(
-        &format!("{path}.imagePullPolicy"),
+        &path.child("imagePullPolicy"),
         container.image_pull_policy.as_deref(),
         &["Always", "IfNotPresent", "Never"],
         faults,
     );
     let env = container.env.as_deref().unwrap_or_default();
-    container::env_entries(&format!("{path}.env"), env, faults);
+    container::env_entries(&path.child("env"), env, faults);
     container::env_from(
-        &format!("{path}.envFrom"),
+        &path.child("envFrom"),
         container.env_from.as_deref().unwrap_or_default(),
         faults,
     );
     if let Some(pod) = pod {
         let resources = container.resources.as_ref().map(own_resources);
-        container::resources(&format!("{path}.resources"), resources.as_ref(), faults);
+        container::resources(&path.child("resources"), resources.as_ref(), faults);
         let context = with_pod(container.security_context.clone().unwrap_or_default(), pod);
         container::security_context(
-            &format!("{path}.securityContext"),
+            &path.child("securityContext"),
             Some(&context),
             pod.host_users != Some(false),
             faults,
         );
         let ports = container.ports.as_deref().unwrap_or_default();
-        port_names(&format!("{path}.ports"), ports, ports, faults);
+        port_names(&path.child("ports"), ports, ports, faults);
     }
+    let ports = path.child("ports");
     for (index, port) in container.ports.iter().flatten().enumerate() {
         if !(1..=65535).contains(&port.container_port) {
-            let path = format!("{path}.ports[{index}].containerPort");
             faults.push(FieldError::invalid(
-                path,
+                ports.index(index).child("containerPort"),
                 port.container_port,
                 "must be between 1 and 65535",
             ));
         }
     }
+    let mounts = path.child("volumeMounts");
     for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
         if mount.mount_path.is_empty() {
-            let path = format!("{path}.volumeMounts[{index}].mountPath");
             faults.push(FieldError::required(
-                path,
+                mounts.index(index).child("mountPath"),
                 "say where the volume is mounted",
             ));
         }
@@ -271,7 +270,7 @@ fn one_container(
 
 /// A name is one port's only: of those written and, for our own container, of those merged.
 fn port_names(
-    path: &str,
+    path: &FieldPath<'_>,
     written: &[ContainerPort],
     merged: &[ContainerPort],
     faults: &mut Vec<FieldError>,
@@ -286,8 +285,10 @@ fn port_names(
         if !seen.insert(name) {
             // What is built comes first, so that the second one of a name is a written one.
             let place: Option<&usize> = places.get(&key(port));
-            let path = place.map_or_else(|| path.to_owned(), |at| format!("{path}[{at}].name"));
-            faults.push(FieldError::duplicate(path, name));
+            faults.push(match place {
+                Some(at) => FieldError::duplicate(path.index(*at).child("name"), name),
+                None => FieldError::duplicate(path, name),
+            });
         }
     }
 }
@@ -301,7 +302,11 @@ fn own_resources(resources: &ResourceRequirements) -> Resources {
 
 /// What the pods get still is what the operator relies on, and free of contradictions.
 fn merged(server: &MCPServer, written: &PodTemplateSpec, faults: &mut Vec<FieldError>) {
-    const ROOT: &str = pod_template::PATH;
+    const ROOT: FieldPath<'_> = FieldPath::POD_TEMPLATE;
+    let metadata = ROOT.child("metadata");
+    let labels_path = metadata.child("labels");
+    let pod = ROOT.child("spec");
+    let containers = pod.child("containers");
     let merged = match build::deployment::template(server) {
         Ok(merged) => merged,
         Err(error) => return faults.push(FieldError::invalid(ROOT, "object", error)),
@@ -316,11 +321,7 @@ fn merged(server: &MCPServer, written: &PodTemplateSpec, faults: &mut Vec<FieldE
             let detail =
                 format!("the pods are selected by this label; it must be {ours:?}; leave it out");
             let shown = theirs.map_or(Value::Null, |value| Value::from(value.as_str()));
-            faults.push(FieldError::invalid(
-                format!("{ROOT}.metadata.labels[{key}]"),
-                shown,
-                detail,
-            ));
+            faults.push(FieldError::invalid(labels_path.key(&key), shown, detail));
         }
     }
     let spec = merged.spec.unwrap_or_default();
@@ -333,10 +334,7 @@ fn merged(server: &MCPServer, written: &PodTemplateSpec, faults: &mut Vec<FieldE
             "the server's own container {:?} cannot be removed",
             labels::CONTAINER
         );
-        return faults.push(FieldError::required(
-            format!("{ROOT}.spec.containers"),
-            detail,
-        ));
+        return faults.push(FieldError::required(containers, detail));
     };
     let written = written
         .spec
@@ -346,13 +344,10 @@ fn merged(server: &MCPServer, written: &PodTemplateSpec, faults: &mut Vec<FieldE
     let index = written
         .iter()
         .position(|container| container.name == labels::CONTAINER);
-    let path = index.map_or_else(
-        || format!("{ROOT}.spec"),
-        |index| format!("{ROOT}.spec.containers[{index}]"),
-    );
+    let path = index.map_or(pod, |index| containers.index(index));
     if container.image.as_deref().unwrap_or_default().is_empty() {
         faults.push(FieldError::required(
-            format!("{path}.image"),
+            path.child("image"),
             "the server's image cannot be removed",
         ));
     }
@@ -366,13 +361,13 @@ fn merged(server: &MCPServer, written: &PodTemplateSpec, faults: &mut Vec<FieldE
             server.spec.port
         );
         faults.push(FieldError::invalid(
-            format!("{path}.ports"),
+            path.child("ports"),
             labels::PORT,
             detail,
         ));
     }
     port_names(
-        &format!("{path}.ports"),
+        &path.child("ports"),
         index
             .and_then(|index| written[index].ports.as_deref())
             .unwrap_or_default(),
@@ -388,30 +383,30 @@ fn contradictions(
     server: &MCPServer,
     container: &Container,
     spec: &PodSpec,
-    path: &str,
+    path: &FieldPath<'_>,
     faults: &mut Vec<FieldError>,
 ) {
     // The spec's own faults are told with the spec's paths.
     let host_users = spec.host_users != Some(false);
     let mut found = Vec::new();
     let resources = container.resources.as_ref().map(own_resources);
-    container::resources(&format!("{path}.resources"), resources.as_ref(), &mut found);
+    container::resources(&path.child("resources"), resources.as_ref(), &mut found);
     let context = with_pod(container.security_context.clone().unwrap_or_default(), spec);
     container::security_context(
-        &format!("{path}.securityContext"),
+        &path.child("securityContext"),
         Some(&context),
         host_users,
         &mut found,
     );
     let mut known = Vec::new();
     container::resources(
-        &format!("{path}.resources"),
+        &path.child("resources"),
         server.spec.resources.as_ref(),
         &mut known,
     );
     let context = defaults::security_context(&server.spec);
     container::security_context(
-        &format!("{path}.securityContext"),
+        &path.child("securityContext"),
         Some(&context),
         host_users,
         &mut known,
@@ -453,21 +448,20 @@ fn mounts(spec: &PodSpec, faults: &mut Vec<FieldError>) {
         format!("no such volume; there are {}", named.join(", "))
     };
     let init = spec.init_containers.as_deref().unwrap_or_default();
+    let path = FieldPath::POD_TEMPLATE.child("spec");
     for (list, containers) in [
         ("containers", spec.containers.as_slice()),
         ("initContainers", init),
     ] {
+        let path = path.child(list);
         for container in containers
             .iter()
             .filter(|c| names::is_dns1123_label(&c.name))
         {
             let mounts = container.volume_mounts.iter().flatten();
             for mount in mounts.filter(|mount| !volumes.contains(mount.name.as_str())) {
-                let path = format!(
-                    "{}.spec.{list}[{}].volumeMounts",
-                    pod_template::PATH,
-                    container.name
-                );
+                let path = path.key(&container.name);
+                let path = path.child("volumeMounts");
                 faults.push(FieldError::invalid(path, mount.name.as_str(), &detail));
             }
         }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{MOST_FAULTS, validate, warnings};
-use crate::api::{MCPServer, decode, defaults};
+use crate::api::{FieldPath, MCPServer, decode, defaults};
 
 fn server(spec: &Value) -> MCPServer {
     let mut spec = spec.clone();
@@ -11,7 +11,7 @@ fn server(spec: &Value) -> MCPServer {
         spec["image"] = json!("x:1");
     }
     let object = json!({"metadata": {"name": "a", "namespace": "n"}, "spec": spec});
-    let mut server = decode::lenient(&object, "").unwrap();
+    let mut server = decode::lenient(&object, &FieldPath::OBJECT).unwrap();
     defaults::default(&mut server, None);
     server
 }

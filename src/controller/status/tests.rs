@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::api::decode;
+use crate::api::{FieldPath, decode};
 use crate::controller::view::child::{ChildKind, ChildView};
 use crate::controller::view::pod::PodView;
 
@@ -24,7 +24,7 @@ fn server(spec: Value) -> MCPServer {
         .extend(spec.as_object().unwrap().clone());
     let object =
         json!({"metadata": {"name": "a", "namespace": "n", "generation": 2}, "spec": fields});
-    decode::lenient(&object, "").unwrap()
+    decode::lenient(&object, &FieldPath::OBJECT).unwrap()
 }
 
 fn child<K: ChildKind>(object: &Value) -> Child<K> {

@@ -5,7 +5,9 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::{Parts, View};
-use crate::api::{FieldError, MCPServer, MCPServerSpec, MCPServerStatus, decode, labels};
+use crate::api::{
+    FieldError, FieldPath, MCPServer, MCPServerSpec, MCPServerStatus, decode, labels,
+};
 use crate::controller::key::Key;
 
 /// An MCPServer. Its spec and its status stay text, which takes a fifth of the memory, until a pass needs them.
@@ -155,9 +157,9 @@ fn explained(text: &str) -> Result<MCPServerSpec, Unreadable> {
         } else {
             error.to_string()
         };
-        Unreadable(FieldError::invalid("spec", "object", detail))
+        Unreadable(FieldError::invalid(FieldPath::SPEC, "object", detail))
     })?;
-    decode::lenient(&value, "spec").map_err(Unreadable)
+    decode::lenient(&value, &FieldPath::SPEC).map_err(Unreadable)
 }
 
 impl View for ServerView {
