@@ -3,10 +3,8 @@
 use serde_json::{Map, Value};
 
 use crate::refusal::Refusal;
-use crate::review::{GroupVersionKind, GroupVersionResource, Operation, Request};
+use crate::review::{API_VERSION, GroupVersionKind, GroupVersionResource, Operation, Request};
 
-/// The one version of `AdmissionReview` that is spoken.
-pub(crate) const API_VERSION: &str = "admission.k8s.io/v1";
 const GROUP_PREFIX: &str = "admission.k8s.io/";
 
 /// Why a body is no request.

@@ -17,6 +17,7 @@ mod refusal;
 mod respond;
 mod review;
 mod server;
+mod status;
 mod tls;
 
 pub use limits::Limits;

@@ -5,7 +5,7 @@ use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use serde_json::Value;
 
-use crate::respond;
+use crate::status;
 
 /// An HTTP error, answered with a `metav1.Status` as its body.
 #[derive(Debug, PartialEq)]
@@ -84,7 +84,7 @@ impl Refusal {
     }
 
     pub(crate) fn into_response(self) -> Response<Bytes> {
-        let status = respond::status(self.code.as_u16(), self.reason, &self.message);
+        let status = status::body(self.code.as_u16(), self.reason, &self.message);
         let mut response = json(self.code, &status);
         response.headers_mut().extend(self.header);
         response

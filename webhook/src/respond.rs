@@ -6,8 +6,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::decode::API_VERSION;
-use crate::review::{Cause, GroupVersionKind, Operation, Request, Verdict};
+use crate::review::{API_VERSION, Cause, GroupVersionKind, Operation, Request, Verdict};
+use crate::status::failure;
 
 /// What the answer and the log need of a request; kept aside because the handler takes the request.
 pub(crate) struct Asked {
@@ -138,25 +138,6 @@ pub(crate) fn undecodable(api_version: &str, uid: &str, message: &str) -> Value 
     let mut response = json!({ "uid": uid });
     deny(&mut response, failure(400, "BadRequest", message));
     review(api_version, &response)
-}
-
-/// A `metav1.Status` as the whole body of an HTTP error.
-pub(crate) fn status(code: u16, reason: &str, message: &str) -> Value {
-    let mut status = failure(code, reason, message);
-    status["kind"] = json!("Status");
-    status["apiVersion"] = json!("v1");
-    status
-}
-
-/// A `metav1.Status` of a failure, as part of a review.
-fn failure(code: u16, reason: &str, message: &str) -> Value {
-    json!({
-        "metadata": {},
-        "status": "Failure",
-        "message": message,
-        "reason": reason,
-        "code": code,
-    })
 }
 
 fn review(api_version: &str, response: &Value) -> Value {

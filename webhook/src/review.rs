@@ -3,6 +3,9 @@
 use futures::future::BoxFuture;
 use serde_json::Value;
 
+/// The one version of `AdmissionReview` that is spoken.
+pub(crate) const API_VERSION: &str = "admission.k8s.io/v1";
+
 /// One request, as decoded from `AdmissionReview.request` (admission.k8s.io/v1).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
