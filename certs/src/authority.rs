@@ -57,9 +57,9 @@ impl Validity {
         self.from <= now && now < self.until
     }
 
-    /// When to renew what is valid so long: after two thirds of the life. The life is counted from the
-    /// issue, not from the backdated first moment, else one shorter than the backdating would begin at
-    /// its end. For certificates of ours only.
+    /// When to renew: after two thirds of the life. The life is counted from the time of issue, not from the backdated
+    /// first moment: otherwise a certificate that lives shorter than the backdating would be due at once. For our own
+    /// certificates only.
     pub fn renewal(&self) -> SystemTime {
         let issued = (self.from + SKEW).min(self.until);
         let life = self.until.duration_since(issued).unwrap_or_default();

@@ -9,7 +9,7 @@ use crate::authority::{self, Authority};
 pub enum Stored<'a> {
     /// There is no Secret.
     Nothing,
-    /// A Secret that was not made by us.
+    /// A Secret that we did not create.
     Foreign,
     /// Our Secret: certificates (PEM, the signing one first) and the signing one's key (PEM).
     Ours {
@@ -23,7 +23,7 @@ pub enum Stored<'a> {
 /// What to do.
 #[derive(Debug)]
 pub enum Action {
-    /// Store a new CA; another replica may be first, then use that one.
+    /// Store a new CA. If another replica is first, use that one's.
     Create,
     /// Sign with this CA, and have clients trust these certificates.
     Use {
@@ -32,31 +32,31 @@ pub enum Action {
         /// What goes into `caBundle` (PEM).
         bundle: String,
     },
-    /// Store the same CA without the certificates that have come to their end.
+    /// Store the same CA without the certificates that have expired.
     ///
-    /// Stored rather than left out of the bundle by each replica: their clocks differ, and each would
-    /// undo the other's caBundle.
+    /// The Secret is changed, rather than each replica leaving them out of the bundle: with clocks that differ, the
+    /// replicas would undo each other's caBundle.
     Drop {
         /// The CA.
         authority: Authority,
         /// The other certificates that stay trusted (PEM).
         keep: Vec<String>,
     },
-    /// Store a new CA in the place of this one.
+    /// Replace this CA with a new one.
     Replace {
         /// Why, for the log.
         reason: String,
         /// Certificates that stay trusted, so that leaves signed before still verify (PEM).
         keep: Vec<String>,
     },
-    /// Leave it alone and say so.
+    /// Leave the Secret alone and report why.
     Refuse {
         /// What is wrong and what to do.
         reason: String,
     },
 }
 
-/// Decides. A CA is replaced when two thirds of its life have passed, or when it cannot be used.
+/// Decides. A CA is replaced when two thirds of its life have passed or when it cannot be used.
 pub fn decide(stored: Stored<'_>, now: SystemTime) -> Action {
     let (certificates, key) = match stored {
         Stored::Nothing => return Action::Create,

@@ -1,4 +1,4 @@
-//! Serves what a mounted folder holds, and knows whether the API server can verify it. Writes nothing.
+//! Serves the certificate of a mounted folder, and checks whether the API server can verify it. Writes nothing.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,11 +18,11 @@ use crate::keeper::verify;
 use crate::registration::{Kind, Registered, missing, registered};
 use crate::serving::Serving;
 
-/// The files are compared this often. By content, not by notification: the kubelet swaps a symlink two
-/// steps above them, and some file systems notify nobody.
+/// How often the files are read and compared. Notifications will not do: the kubelet swaps a symlink two levels above
+/// the files, and some file systems send none.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// Where things are.
+/// The folder and the names of the objects.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The folder with [`folder::CERTIFICATE`] and [`folder::KEY`].
@@ -39,7 +39,7 @@ pub struct Files {
     settings: Settings,
     clock: Clock,
     serving: Arc<Serving>,
-    /// What the files held when they were last read.
+    /// The contents of the files when they were last read.
     read: Option<Content>,
     /// Why they cannot be served, as logged.
     problem: Option<String>,
@@ -48,7 +48,7 @@ pub struct Files {
 }
 
 impl Files {
-    /// What serves the folder, and what it serves.
+    /// The task that serves the folder, and the certificate that is served.
     pub fn new(client: Client, settings: Settings, clock: Clock) -> (Self, Arc<Serving>) {
         let serving = Arc::new(Serving::default());
         let registered = Kind::ALL.map(|kind| {
@@ -69,7 +69,7 @@ impl Files {
         )
     }
 
-    /// Works until it is dropped.
+    /// Runs until it is dropped.
     pub async fn run(mut self) {
         let mut configurations = self.configurations();
         let mut ticks = tokio::time::interval(INTERVAL);
@@ -83,8 +83,8 @@ impl Files {
         }
     }
 
-    /// Reads the files; serves them if they are others than before and can be served. Otherwise what
-    /// was served is served on.
+    /// Reads the files, and serves them if they have changed and are valid. Otherwise the last certificate stays in
+    /// use.
     async fn look(&mut self) {
         let folder = &self.settings.folder;
         let parsed = match folder::read(folder).await {
@@ -109,7 +109,7 @@ impl Files {
             }
             Err(error) => {
                 let problem = error.to_string();
-                // Before there is any certificate it is why this is not ready, which is logged there.
+                // While there is no certificate yet, this is the reason for not being ready, which is logged elsewhere.
                 let serving = self.serving.not_after().is_some();
                 if serving && self.problem.as_ref() != Some(&problem) {
                     tracing::warn!("the last certificate is served on: {problem}");
@@ -134,7 +134,7 @@ impl Files {
         Ok(())
     }
 
-    /// The configurations whenever they change, each with its index in [`Kind::ALL`].
+    /// A stream of changed configurations, each with its index in [`Kind::ALL`].
     fn configurations(
         &self,
     ) -> BoxStream<'static, (usize, watcher::Result<Option<DynamicObject>>)> {
@@ -160,7 +160,7 @@ impl Files {
             Err(error) => {
                 let problem = format!("watching {} {name} failed: {error}", kind.resource().kind);
                 tracing::warn!("{problem}");
-                // What was seen last holds until the watch is back.
+                // The last known state holds until the watch is back.
                 if self.registered[index].is_err() {
                     self.registered[index] = Err(problem);
                 }

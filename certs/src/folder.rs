@@ -50,8 +50,8 @@ pub(crate) struct Content {
     key: Vec<u8>,
 }
 
-/// Reads both files. They may be of different generations when they are swapped meanwhile; then they do not
-/// belong together, and the next look reads them again.
+/// Reads both files. When they are swapped in between, they may not belong together; then the next check reads them
+/// again.
 pub(crate) async fn read(folder: &Path) -> Result<Content, Error> {
     let read = async |name: &str| {
         let file = folder.join(name);
@@ -71,7 +71,7 @@ pub(crate) fn parse(folder: &Path, content: &Content) -> Result<Pair, Error> {
         what,
         error,
     };
-    // Every certificate must be whole: a chain cut short would be served without its intermediates.
+    // Every certificate must be complete: a truncated chain would be served without its intermediates.
     let chain = CertificateDer::pem_slice_iter(&content.certificate)
         .collect::<Result<Vec<_>, _>>()
         .and_then(|chain| {

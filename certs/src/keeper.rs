@@ -1,4 +1,4 @@
-//! Keeps CA, leaf and caBundle right: looks when something changed or comes due, acts, looks again.
+//! Keeps the CA, the leaf and the caBundles right: a reconcile loop that runs on every change and for every renewal.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -19,22 +19,22 @@ use crate::registration::{Kind, Registered, missing, registered, trust};
 use crate::secret;
 use crate::serving::Serving;
 
-/// Changes are looked at after so long, and again after twice as long, up to a second: with somebody who
-/// keeps setting another caBundle there is no race at the speed of the API server.
+/// The backoff between passes that changes cause, from the least to the most. It keeps us from racing, at the speed of
+/// the API server, with somebody who keeps setting another caBundle.
 const LEAST_REST: Duration = Duration::from_millis(50);
 const MOST_REST: Duration = Duration::from_secs(1);
-/// A failed look is repeated after this long.
+/// A failed pass is retried after this long.
 const RETRY: Duration = Duration::from_secs(1);
-/// An API server that is silent for so long is away; the certificate must be renewed all the same.
+/// The timeout of a pass. When the API server does not answer, the certificate must be renewed all the same.
 const LIMIT: Duration = Duration::from_secs(10);
-/// Without any event there is a look this often, in case a watch went silent.
+/// Without any event there is a pass this often, in case a watch went silent.
 const IDLE: Duration = Duration::from_mins(1);
-/// How often in one look others may be first to write before it is given up.
+/// The most conflicts in one pass before it gives up.
 const TRIES: usize = 10;
-/// At most so many changes that came at once are answered by one look.
+/// The most changes that one pass takes together.
 const CHANGES: usize = 64;
 
-/// Where things are and how long they live.
+/// The names of the objects and the lives of the certificates.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The operator's namespace.
@@ -45,7 +45,7 @@ pub struct Settings {
     pub configuration: String,
     /// Names of our webhooks in them.
     pub webhooks: Vec<String>,
-    /// DNS names and IP addresses by which the API server may call.
+    /// DNS names and IP addresses by which the API server may call us.
     pub hosts: Vec<String>,
     /// Field manager, and value of the Secret's label.
     pub manager: String,
@@ -58,7 +58,7 @@ pub struct Settings {
     pub settle: Duration,
 }
 
-/// Why a look failed.
+/// Why a pass failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A request to the API server failed.
@@ -73,10 +73,10 @@ pub enum Error {
     /// A certificate could not be served.
     #[error("the certificate cannot be served: {0}")]
     Tls(#[from] rustls::Error),
-    /// What is stored must not be touched.
+    /// The stored Secret must not be touched.
     #[error("Secret {0}: {1}")]
     Refused(String, String),
-    /// Others changed it again and again while it was about to be written.
+    /// Every write met a conflict.
     #[error("{0} is changed by others all the time")]
     Contended(String),
 }
@@ -92,7 +92,7 @@ pub struct Keeper {
     trusted: Option<(String, SystemTime)>,
     /// Our webhooks as last seen.
     registered: Vec<Registered>,
-    /// Why the API server did not reach us when it was last asked.
+    /// Why the API server cannot call us, as of the last pass.
     problem: Option<String>,
 }
 
@@ -102,15 +102,15 @@ struct Signed {
     by: Authority,
 }
 
-/// What a look found, and left behind.
+/// What a pass found and left behind.
 struct View {
     authority: Authority,
     registered: Vec<Registered>,
-    /// Why the API server does not reach us.
+    /// Why the API server cannot call us.
     problem: Option<String>,
     /// Whether the CA is in all bundles.
     trusted: bool,
-    /// Whether it was before this look.
+    /// Whether it was before this pass.
     was_trusted: bool,
 }
 
@@ -133,7 +133,7 @@ impl Keeper {
         )
     }
 
-    /// Works until it is dropped. A failed look is logged and tried again.
+    /// Runs until it is dropped. A failed pass is logged and retried.
     pub async fn run(mut self) {
         let mut changes = Box::pin(self.changes().ready_chunks(CHANGES));
         let mut failure = None;
@@ -180,12 +180,11 @@ impl Keeper {
         futures::stream::select(secrets, futures::stream::select_all(configurations))
     }
 
-    /// One look: the CA, the caBundles, the leaf, in this order: nothing is signed by a CA that is not
-    /// trusted yet. Returns when the next one is due.
+    /// One pass: the CA, then the caBundles, then the leaf, so that no leaf is signed by a CA that is not trusted yet.
+    /// Returns the time until the next pass is due.
     ///
-    /// When it fails, what is served is served on, and is renewed by the CA that signed it. The replica
-    /// stays ready if only the API server could not be asked, and what it serves verifies against
-    /// what was last seen there.
+    /// When a pass fails, the certificate stays in use and is renewed by the CA that signed it. The replica stays ready
+    /// if only the API server did not answer and the certificate verifies against the caBundles that were last seen.
     pub async fn look(&mut self) -> Result<Duration, Error> {
         let looked = match tokio::time::timeout(LIMIT, self.align()).await {
             Ok(Ok(view)) => self.after(view),
@@ -206,7 +205,7 @@ impl Keeper {
         looked
     }
 
-    /// Serves what is to be served in view of this.
+    /// Serves the certificate that is right for this view.
     fn after(&mut self, view: View) -> Result<Duration, Error> {
         let now = (self.clock)();
         self.serving.set_authority(view.authority.validity.until);
@@ -224,7 +223,8 @@ impl Keeper {
                 Next::Renew => self.renew(now)?,
                 Next::Issue => {
                     self.issue(view.authority.clone(), now)?;
-                    // One that ends with its CA may be due at once; the CA's own turn comes then.
+                    // A leaf that expires with its CA may be due at once, so this does not loop; the CA is replaced
+                    // in its own time.
                     break self
                         .served
                         .as_ref()
@@ -260,7 +260,7 @@ impl Keeper {
         }
     }
 
-    /// Renews the served leaf, if it is due, by the CA that signed it.
+    /// Renews the served leaf with the CA that signed it, if renewal is due.
     fn renew(&mut self, now: SystemTime) -> Result<(), Error> {
         let due = self.served.as_ref().filter(|signed| {
             let due = leaf::renewal(&self.facts(signed, None));
@@ -283,7 +283,7 @@ impl Keeper {
         Ok(())
     }
 
-    /// Ready, or why not, by what was last seen.
+    /// Ready, or why not, as of the last pass.
     fn state(&self, now: SystemTime) -> Result<(), String> {
         match &self.problem {
             Some(problem) => Err(problem.clone()),
@@ -293,8 +293,8 @@ impl Keeper {
 
     /// Makes the stored CA and both caBundles agree.
     ///
-    /// The configurations are read before the CA, and written only as they were read: so a replica that
-    /// lags never takes a newer CA out of them.
+    /// The configurations are read before the CA, and are written only if they have not changed since. So a stale
+    /// replica never removes a newer CA from them.
     async fn align(&self) -> Result<View, Error> {
         let Settings {
             configuration: name,
@@ -348,8 +348,8 @@ impl Keeper {
         found.map_err(|error| Error::Api(format!("reading {} {name}", kind.resource().kind), error))
     }
 
-    /// What stays trusted beside a new CA: `keep`, and the CA of the certificate that is served until the next
-    /// one has taken its place.
+    /// The certificates that stay trusted beside a new CA: `keep`, and the CA of the leaf that is served until the next
+    /// leaf replaces it.
     fn with_signer(&self, now: SystemTime, keep: &[String]) -> Vec<String> {
         let signer = self
             .served
@@ -360,7 +360,7 @@ impl Keeper {
         keep.iter().cloned().chain(signer).collect()
     }
 
-    /// The shared CA: made by the first replica that looks, adopted by the others.
+    /// The shared CA: created by the first replica, adopted by the others.
     async fn authority(&self) -> Result<(Authority, String), Error> {
         let Settings {
             namespace,
@@ -396,14 +396,14 @@ impl Keeper {
                     let keep = self.with_signer(now, &[]);
                     let secret = secret::new(namespace, name, manager, &new()?, &keep);
                     tracing::info!("creating {what} with a new CA");
-                    // By apply, as the right to a POST cannot be given for one name only; by a manager of
-                    // its own, so that of two that make it at once one is refused.
+                    // By server-side apply, because RBAC cannot allow `create` for a single name. With a field manager
+                    // of its own, so that of two replicas that create it at once, one gets a conflict.
                     let params = PatchParams::apply(&format!("{manager}-{}", Uuid::new_v4()));
                     api.patch(name, &params, &Patch::Apply(&secret)).await
                 }
             };
             match written {
-                // Read again: what counts is what is stored.
+                // Read it again: what counts is what is stored.
                 Ok(_) => {}
                 Err(error) if is(&error, 409) || (is(&error, 404) && found.is_some()) => {
                     tracing::info!("another replica was first to write {what}");
@@ -431,7 +431,7 @@ fn is(error: &kube::Error, code: u16) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == code)
 }
 
-/// Without its watches the keeper looks once a minute only, which somebody should know.
+/// Logs a failed watch: without it the keeper runs only once a minute.
 fn log<T>(what: &str, change: Result<T, watcher::Error>) {
     if let Err(error) = change {
         tracing::warn!("watching {what}: {error}; trying again");

@@ -1,8 +1,8 @@
 //! What to do about the served certificate: a pure function of what is trusted and the time.
 //!
-//! An API server learns of a new `caBundle` a moment after it was written. A certificate of a new CA is
-//! therefore served only when that CA has been in both bundles for a while; until then the old one is,
-//! whose CA stays in the bundles.
+//! An API server learns of a new `caBundle` a moment after it was written. So a certificate of a new CA is served only
+//! once that CA has been in both bundles for a while. Until then the old certificate is served, and its CA stays in
+//! the bundles.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,7 +13,7 @@ use crate::authority::Validity;
 pub struct Served {
     /// When it is valid.
     pub validity: Validity,
-    /// The end of the CA that signed it; the CA's key is at hand.
+    /// When the CA that signed it expires. The key of that CA is known.
     pub signer_until: SystemTime,
     /// Whether that CA is the shared one.
     pub current: bool,
@@ -24,17 +24,17 @@ pub struct Served {
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Serve on; look again at this time.
+    /// Keep serving it; check again at this time.
     Keep(SystemTime),
     /// Serve a new certificate of the shared CA.
     Issue,
-    /// Serve a new certificate of the CA that signed the served one: the shared one is not trusted
-    /// for long enough.
+    /// Serve a new certificate of the CA that signed the served one: the shared CA has not been trusted for long
+    /// enough.
     Renew,
 }
 
-/// Decides. `since` is when the shared CA was first seen in the live bundles of both configurations, if it
-/// is there; `settle` is how long it must have been there.
+/// Decides. `since` is when the shared CA was first seen in the live bundles of both configurations, if it is there
+/// now; `settle` is how long it must have been there.
 pub fn next(
     served: Option<Served>,
     since: Option<SystemTime>,
@@ -60,7 +60,8 @@ pub fn next(
     }
 }
 
-/// When a new certificate of the same CA is due. One that lives as long as its CA cannot be bettered.
+/// When a new certificate of the same CA is due. A certificate that expires with its CA is kept to the end: a new one
+/// would not last longer.
 pub fn renewal(served: &Served) -> SystemTime {
     if served.validity.until >= served.signer_until {
         served.validity.until

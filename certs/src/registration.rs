@@ -81,11 +81,11 @@ fn host(client: &Value) -> String {
     format!("{}.{}.svc", text("name"), text("namespace"))
 }
 
-/// Sets the `caBundle` of our webhooks by server-side apply. Returns what is registered then. Writes
-/// nothing when nothing differs.
+/// Sets the `caBundle` of our webhooks by server-side apply, and returns what is registered then. Writes nothing when
+/// nothing differs.
 ///
-/// A conflict when the configuration is no longer as it was read, or has gone: whoever changed it may
-/// know a newer CA, and this neither undoes that nor makes a configuration.
+/// Fails with a conflict when the configuration was changed or deleted since it was read. Whoever changed it may know a
+/// newer CA; that is not undone, and no configuration is created.
 pub(crate) async fn trust(
     client: &Client,
     kind: Kind,
@@ -130,7 +130,7 @@ pub(crate) async fn trust(
     Ok(registered(&patched, ours))
 }
 
-/// Why a configuration cannot lead the API server to us, if it is so.
+/// Why the API server cannot call us by this configuration, if it cannot.
 pub(crate) fn missing(
     kind: Kind,
     name: &str,

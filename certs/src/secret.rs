@@ -16,7 +16,7 @@ pub const KEY: &str = "ca.key";
 /// Label that says that a Secret is ours.
 pub const LABEL: &str = "app.kubernetes.io/managed-by";
 
-/// What a Secret holds. Without our label it is somebody else's, whatever is in it.
+/// Reads a Secret. Without our label it is somebody else's, whatever it contains.
 pub fn read<'a>(secret: Option<&'a Secret>, manager: &str) -> Stored<'a> {
     let Some(secret) = secret else {
         return Stored::Nothing;
@@ -44,10 +44,10 @@ pub fn read<'a>(secret: Option<&'a Secret>, manager: &str) -> Stored<'a> {
     }
 }
 
-/// A new Secret of a CA; `keep` are certificates that stay trusted beside it.
+/// A new Secret of a CA; the certificates in `keep` stay trusted beside it.
 ///
-/// Its type is our own: should somebody else's Secret of that name come between, an apply of this one
-/// over it is refused, as the type cannot be changed.
+/// The Secret has a type of our own. If somebody else creates a Secret of that name at the same time, our apply is
+/// refused, because the type of a Secret cannot be changed.
 pub fn new(
     namespace: &str,
     name: &str,
@@ -68,8 +68,8 @@ pub fn new(
     }
 }
 
-/// The same Secret with another content. If it was changed since it was read the API server refuses the
-/// write, as its version is another.
+/// The same Secret with other contents. It keeps its resource version, so the API server refuses the write if the
+/// Secret has changed since it was read.
 pub fn with(read: &Secret, authority: &Authority, keep: &[String]) -> Secret {
     Secret {
         data: Some(data(authority, keep)),

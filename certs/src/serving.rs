@@ -31,8 +31,7 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
-    /// Of a chain (the leaf first, DER) and its key. An error when they do not belong together or cannot
-    /// be used.
+    /// A pair of a chain (the leaf first, DER) and its key. Fails when they do not belong together or cannot be used.
     pub(crate) fn new(
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
@@ -85,13 +84,12 @@ impl Serving {
         self.state.load().as_ref().clone()
     }
 
-    /// The end of the served certificate; none before there is one.
+    /// When the served certificate expires; `None` while there is none.
     pub fn not_after(&self) -> Option<SystemTime> {
         self.pair.load().as_ref().map(|pair| pair.validity.until)
     }
 
-    /// The end of the shared CA that signs; none before it is known, and none when the certificates are
-    /// somebody else's.
+    /// When the shared CA expires; `None` while it is unknown, and when the certificate comes from files.
     pub fn authority_not_after(&self) -> Option<SystemTime> {
         self.authority_until.load().as_deref().copied()
     }

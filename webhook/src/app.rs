@@ -31,9 +31,9 @@ pub(crate) struct App {
     handlers: BTreeMap<String, Box<dyn Handler>>,
     ready: Ready,
     leaving: AtomicBool,
-    /// A permit a review.
+    /// One permit per review.
     reviews: Semaphore,
-    /// A permit a byte.
+    /// One permit per byte.
     memory: Semaphore,
 }
 
@@ -65,7 +65,7 @@ impl App {
         }
     }
 
-    /// Whether callers are to go elsewhere.
+    /// Whether callers should go elsewhere.
     pub(crate) fn is_leaving(&self) -> bool {
         self.leaving.load(Ordering::Relaxed)
     }
@@ -97,7 +97,7 @@ impl App {
                 if let Some(handler) = self.handlers.get(head.uri.path()) {
                     handler.unheard(None);
                 }
-                // Who expects to be told to go on has not sent its body, and now will not.
+                // A client that sent `Expect: 100-continue` has not sent its body, and now will not.
                 if !head.headers.contains_key(EXPECT) {
                     let limit = self.limits.body.saturating_mul(2);
                     body::discard(&mut body, limit, deadline).await;
@@ -151,7 +151,7 @@ impl App {
     ) -> Result<Response<Bytes>, Refusal> {
         let limit = self.limits.body;
         let (body, _share) = body::read(body, limit, &self.memory, deadline).await?;
-        // Before decoding, which costs several times the memory of the body.
+        // The permit comes before decoding, which takes several times the memory of the body.
         let Ok(Ok(_turn)) = timeout_at(deadline, self.reviews.acquire()).await else {
             return Err(Refusal::too_busy());
         };
@@ -196,7 +196,7 @@ async fn judge(
     asked: &Asked,
     deadline: Instant,
 ) -> Verdict {
-    // The call itself is inside too: it may panic before there is a future.
+    // The call itself is inside, because it may panic before it returns a future.
     let verdict = AssertUnwindSafe(async { handler.review(request).await }).catch_unwind();
     let verdict = timeout_at(deadline, verdict).await;
     let path = handler.path();
@@ -210,7 +210,7 @@ async fn judge(
     let (code, reason, message) = match verdict {
         Ok(Ok(verdict)) => return verdict,
         Ok(Err(_)) => {
-            // What it said went to standard error by the panic hook.
+            // The panic hook has written the panic's message to standard error.
             tracing::error!(path, uid, ?operation, namespace, name, "handler panicked");
             (
                 500,

@@ -7,8 +7,8 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::refusal::Refusal;
 
-/// Reads a body of at most `limit` bytes until `deadline`. `memory` has a permit a byte; the body's
-/// share comes with it.
+/// Reads a body of at most `limit` bytes until `deadline`. `memory` has one permit per byte; the permits of the body
+/// are returned with it.
 pub(crate) async fn read<'a>(
     body: &mut Incoming,
     limit: usize,
@@ -19,8 +19,8 @@ pub(crate) async fn read<'a>(
     if hint.lower() > limit as u64 {
         return Err(Refusal::too_large(limit));
     }
-    // All of it before the first byte: bodies that grow side by side could fill the memory
-    // without any of them ever being whole.
+    // Take all permits before the first byte: bodies that grow side by side could fill the memory without any of them
+    // ever being complete.
     let most = hint.exact().unwrap_or(limit as u64);
     let most = u32::try_from(most).unwrap_or(u32::MAX);
     let Ok(Ok(share)) = timeout_at(deadline, memory.acquire_many(most)).await else {
@@ -38,7 +38,7 @@ pub(crate) async fn read<'a>(
             }
             Err(_) => return Err(Refusal::too_slow()),
         };
-        // Trailers say nothing here.
+        // Trailers mean nothing here.
         let Ok(data) = frame.into_data() else {
             continue;
         };
@@ -49,8 +49,8 @@ pub(crate) async fn read<'a>(
     }
 }
 
-/// Takes in and drops up to `limit` bytes of what a refused client still sends. A connection that
-/// is closed with unread bytes is reset, and then the client never sees the answer.
+/// Reads and drops up to `limit` bytes that a refused client still sends. Closing a connection with unread bytes resets
+/// it, and the client would never see the answer.
 pub(crate) async fn discard(body: &mut Incoming, limit: usize, deadline: Instant) {
     let mut left = limit;
     while let Ok(Some(Ok(frame))) = timeout_at(deadline, body.frame()).await {

@@ -25,13 +25,13 @@ use crate::app::App;
 use crate::pulse::{Expiry, InFlight, Pulse, Sending, Watched};
 use crate::tls::H2;
 
-/// Fewest streams that an HTTP/2 peer is granted: some take this for given before they are told.
+/// The fewest streams that an HTTP/2 peer is granted. Some peers assume this many before the server says so.
 const STREAMS: usize = 100;
 
-/// Most bytes of an HTTP/1 request's headers.
+/// The most bytes of an HTTP/1 request's headers.
 const HEADERS: usize = 64 << 10;
 
-/// Serves a connection until it ends; `stop` turns true when it shall take no more requests.
+/// Serves a connection until it ends. `stop` turns true when it should take no more requests.
 pub(crate) async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
@@ -39,11 +39,11 @@ pub(crate) async fn serve(
     app: Arc<App>,
     stop: watch::Receiver<bool>,
 ) {
-    // Answers are small and awaited; without this the kernel may hold them back.
+    // Without this the kernel may delay answers, which are small and urgent.
     let _ = stream.set_nodelay(true);
     let stream = match timeout(app.limits.handshake_time, tls.accept(stream)).await {
         Ok(Ok(stream)) => stream,
-        // A probe that only connects, as a load balancer's.
+        // A probe that only connects, such as a load balancer's.
         Ok(Err(error))
             if matches!(
                 error.kind(),
@@ -70,8 +70,8 @@ pub(crate) async fn serve(
         let app = Arc::clone(&app);
         async move {
             let mut response = app.answer(request).await;
-            // An HTTP/1 caller that keeps its connection would send the next request just as this end closes
-            // it, and could not tell whether it was read. HTTP/2 has a farewell of its own.
+            // An HTTP/1 client that keeps its connection could send the next request just as we close it, and could
+            // not tell whether we read it. HTTP/2 has GOAWAY for this.
             if !h2 && app.is_leaving() {
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(CONNECTION, close);
@@ -91,7 +91,7 @@ pub(crate) async fn serve(
         drive(connection, &pulse, stop).await
     } else {
         let connection = http1::Builder::new()
-            // The pulse does this, see there.
+            // The pulse takes care of this timeout; see there.
             .header_read_timeout(None)
             .max_buf_size(HEADERS)
             .serve_connection(io, service);
@@ -118,7 +118,7 @@ where
     let mut leaving = None;
     loop {
         let armed = pulse.deadline(leaving);
-        // Ends when the connection does, or when what it did brought its deadline nearer.
+        // Ends with the connection, or when an event moved the deadline nearer.
         let progress = poll_fn(|cx| match connection.as_mut().poll(cx) {
             Poll::Ready(result) => Poll::Ready(Some(result)),
             Poll::Pending => match (pulse.deadline(leaving), armed) {
@@ -143,10 +143,10 @@ where
             () = timer => match pulse.deadline(leaving) {
                 Some((deadline, Expiry::Cut)) if deadline <= Instant::now() => return End::Cut,
                 Some((deadline, Expiry::Close)) if deadline <= Instant::now() => true,
-                // Something happened since the timer was set.
+                // Something happened since the timer was set; set it again.
                 _ => false,
             },
-            // The server ends either way when the sender is gone.
+            // When the sender is gone, the server is ending too.
             _ = stop.wait_for(|stop| *stop), if leaving.is_none() => true,
         };
         if told {

@@ -7,21 +7,21 @@ use crate::review::{API_VERSION, GroupVersionKind, GroupVersionResource, Operati
 
 const GROUP_PREFIX: &str = "admission.k8s.io/";
 
-/// Why a body is no request.
+/// Why a body could not be decoded.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Undecodable {
     /// Without a uid there is no review to answer with: an HTTP error.
     Anonymous(Refusal),
     /// The uid is known: a review that denies, with code 400.
     Review {
-        /// As asked, so that the caller can decode the answer.
+        /// The version of the request, so that the caller can decode the answer.
         api_version: String,
         uid: String,
         message: String,
     },
 }
 
-/// Decodes generically first, so that the uid survives a bad object.
+/// Decodes a body. Generically first, so that the uid is known even when the object is bad.
 pub(crate) fn decode(body: &[u8]) -> Result<Request, Undecodable> {
     let anonymous = |message| Undecodable::Anonymous(Refusal::bad_request(message));
     let mut review: Value = serde_json::from_slice(body)
@@ -49,7 +49,7 @@ pub(crate) fn decode(body: &[u8]) -> Result<Request, Undecodable> {
     })
 }
 
-/// The error names the field that is wrong, never its value: it ends up in logs.
+/// Reads the request. The error names the wrong field but never its value, because errors are logged.
 fn read(review: &mut Value, api_version: Option<&str>, uid: &str) -> Result<Request, String> {
     if review.get("kind").and_then(Value::as_str) != Some("AdmissionReview") {
         return Err("kind must be AdmissionReview".to_owned());
@@ -112,7 +112,7 @@ fn operation(text: &str) -> Result<Operation, String> {
     }
 }
 
-/// Moves an object out rather than copying it: these two are nearly all of a body.
+/// Moves an object out rather than copying it: the two objects make up nearly the whole body.
 fn take_object(request: &mut Map<String, Value>, key: &str) -> Result<Value, String> {
     match request.remove(key) {
         None | Some(Value::Null) => Ok(Value::Null),
@@ -121,7 +121,7 @@ fn take_object(request: &mut Map<String, Value>, key: &str) -> Result<Value, Str
     }
 }
 
-/// Typed looks into one JSON object. An absent field and null are the same, as in Go.
+/// Typed access to one JSON object. An absent field and null are the same, as in Go.
 struct Fields<'a> {
     path: &'static str,
     map: &'a Map<String, Value>,

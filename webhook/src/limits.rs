@@ -1,4 +1,4 @@
-//! How much and how long the server puts up with.
+//! The limits of size, number and time that the server sets.
 
 use std::time::Duration;
 
@@ -7,16 +7,16 @@ use std::time::Duration;
 pub struct Limits {
     /// Largest request body. An UPDATE carries the object twice, and etcd takes 1.5 MiB of it.
     pub body: usize,
-    /// Bytes of all request bodies together, by their declared lengths (one without counts as the
-    /// largest); a request that finds no room waits within `request_time`. Never less than `body`.
+    /// Bytes of all request bodies together, by their declared lengths (a body without one counts as the largest). A
+    /// request that finds no room waits within `request_time`. Never less than `body`.
     pub memory: usize,
     /// From the end of the handshake to the end of the first request's headers; then, in HTTP/1,
     /// from the first byte of each later request to the end of its headers.
     pub header_time: Duration,
     /// From accepting a connection to the end of its TLS handshake.
     pub handshake_time: Duration,
-    /// From the end of a request's headers to its answer, its body and waiting for its turn
-    /// included. A response that the client does not read is given up after as long.
+    /// From the end of a request's headers to its answer, including its body and the wait for a permit. A response that
+    /// the client does not read is abandoned after the same time.
     pub request_time: Duration,
     /// How long an HTTP/1 connection may be idle after a request. Longer than the 90 s after which
     /// an API server closes it by itself, so that it never sends into a closing connection.
@@ -28,9 +28,9 @@ pub struct Limits {
     pub connections: usize,
     /// Reviews at once; more wait within `request_time`.
     pub concurrent: usize,
-    /// From not ready to closing the listener: the time endpoints take to forget this server.
+    /// From not ready to closing the listener: the time in which endpoints stop sending traffic here.
     pub drain: Duration,
-    /// From closing the listener to cutting off what is still in flight.
+    /// From closing the listener to cutting off the requests that are still in flight.
     pub drain_limit: Duration,
 }
 

@@ -1,7 +1,7 @@
-//! What a connection is busy with and since when, so that one that takes too long is noticed.
+//! What a connection is doing and since when, so that one that takes too long is noticed.
 //!
-//! Hyper's own header timeout also runs while a connection idles between two requests, and would
-//! close those that an API server keeps for its next review.
+//! Hyper's own header timeout will not do: it also runs while a connection is idle between two requests, and would
+//! close the connections that an API server keeps for its next review.
 
 use std::io;
 use std::pin::Pin;
@@ -31,12 +31,12 @@ enum Phase {
     Idle,
 }
 
-/// What shall happen to a connection whose time is up.
+/// What to do with a connection whose time is up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Expiry {
-    /// It is at fault, or was told already.
+    /// Close it: it is at fault, or was told to close already.
     Cut,
-    /// It did nothing wrong: tell the peer first.
+    /// Close it gracefully: it did nothing wrong, so tell the peer first.
     Close,
 }
 
@@ -44,7 +44,7 @@ struct State {
     phase: Phase,
     since: Instant,
     in_flight: usize,
-    /// Since when the peer takes nothing of what is sent to it.
+    /// Since when the peer has read nothing of what is sent to it.
     stalled: Option<Instant>,
 }
 
@@ -56,7 +56,7 @@ pub(crate) struct Pulse {
 }
 
 impl Pulse {
-    /// For a connection whose handshake is done just now.
+    /// The pulse of a connection whose handshake has just ended.
     pub(crate) fn new(limits: Limits, http1: bool) -> Self {
         let state = State {
             phase: Phase::New,
@@ -84,7 +84,7 @@ impl Pulse {
             (Phase::New | Phase::Headers, _) => {
                 Some((state.since + limits.header_time, Expiry::Cut))
             }
-            // Once for the review and once for taking in the answer.
+            // Once for the review, and once for the client to read the answer.
             (Phase::Busy, _) => Some((state.since + limits.request_time * 2, Expiry::Cut)),
             (Phase::Idle, Some(told)) => Some((state.since.max(told) + GOODBYE, Expiry::Cut)),
             (Phase::Idle, None) if self.http1 => {
@@ -163,8 +163,8 @@ impl Drop for InFlight {
     }
 }
 
-/// Bytes of an answer that keep their request in flight until the last of them is sent. A body
-/// that does so would end too early: HTTP/2 takes it whole, and then waits for the peer.
+/// Bytes of an answer that keep their request in flight until the last of them is sent. Tying this to the body would
+/// end it too early: HTTP/2 takes the whole body at once, and then waits for the peer.
 pub(crate) struct Sending {
     bytes: Bytes,
     _in_flight: InFlight,

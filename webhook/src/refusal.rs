@@ -1,4 +1,4 @@
-//! Requests that are refused before any handler sees them, and how that is said.
+//! Requests that are refused before any handler sees them, and the HTTP errors they are answered with.
 
 use hyper::body::Bytes;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
@@ -71,7 +71,7 @@ impl Refusal {
         Self::new(StatusCode::REQUEST_TIMEOUT, "Timeout", message.to_owned())
     }
 
-    /// An API server repeats a request that is answered so (client-go's `checkWait`).
+    /// An API server retries a request that is answered like this (client-go's `checkWait`).
     pub(crate) fn too_busy() -> Self {
         Self {
             header: Some((RETRY_AFTER, HeaderValue::from_static("1"))),

@@ -1,4 +1,4 @@
-//! From a [`Verdict`] to the `AdmissionReview` that says it.
+//! From a [`Verdict`] to the `AdmissionReview` that carries it.
 
 use std::collections::HashSet;
 
@@ -14,7 +14,7 @@ pub(crate) struct Asked {
     pub uid: String,
     pub operation: Operation,
     pub namespace: Option<String>,
-    /// Of one that the API server has yet to make up, the beginning.
+    /// The object's name, or its `generateName` while the API server has not generated one.
     pub name: String,
     kind: GroupVersionKind,
     object: Value,
@@ -56,7 +56,7 @@ impl Asked {
             Verdict::Mutate { object, .. }
                 if *object != self.object && !self.patchable(&object) =>
             {
-                // A bug of the handler: there is nothing to patch, or no object to patch it into.
+                // A bug in the handler: one of the two is not an object, so there is no patch between them.
                 let message = "the handler's mutation is not from one object to another";
                 deny(&mut response, failure(500, "InternalError", message));
             }
@@ -103,7 +103,7 @@ impl Asked {
             } else {
                 format!("{field}: {message}")
             };
-            // NewInvalid's aggregate leaves out repetitions too.
+            // NewInvalid's aggregate leaves out duplicates too.
             if seen.insert(fault.clone()) {
                 faults.push(fault);
             }

@@ -29,7 +29,7 @@ pub struct Request {
     pub old_object: Value,
     /// Nothing will be stored, whatever the verdict.
     pub dry_run: bool,
-    /// `userInfo.username` of who asks; empty when the API server names nobody.
+    /// `userInfo.username` of the requester; empty when the API server names nobody.
     pub user: String,
 }
 
@@ -88,10 +88,10 @@ pub enum Verdict {
         /// Shown to the user, one line each.
         warnings: Vec<String>,
     },
-    /// Let it through and turn the object into this one. Answered as a JSON Patch (RFC 6902) from
-    /// [`Request::object`]; without a patch when nothing differs.
+    /// Let it through and turn the object into this one. The answer is a JSON Patch (RFC 6902) from
+    /// [`Request::object`], or no patch when nothing differs.
     Mutate {
-        /// The whole object as it shall be: a JSON object.
+        /// The whole object as it should be: a JSON object.
         object: Box<Value>,
         /// Shown to the user, one line each.
         warnings: Vec<String>,
@@ -127,9 +127,9 @@ pub trait Handler: Send + Sync + 'static {
     /// Judges one request. Called many times at once.
     fn review(&self, request: Request) -> BoxFuture<'_, Verdict>;
 
-    /// Told, for the handler's own statistics, that a request to its path was answered with an error that is
-    /// not its verdict: refused before it could be asked (`operation` is `None`: it is no review, or there
-    /// are too many), or its own review panicked or took too long. Must neither block nor panic.
+    /// Called, for the handler's own statistics, when a request to its path was answered with an error in place of its
+    /// verdict. Either the request was refused before the handler saw it (`operation` is `None`: it was not a review,
+    /// or there were too many), or the handler panicked or took too long. Must neither block nor panic.
     fn unheard(&self, operation: Option<Operation>) {
         let _ = operation;
     }

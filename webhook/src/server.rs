@@ -20,7 +20,7 @@ use crate::connection;
 use crate::limits::Limits;
 use crate::review::Handler;
 
-/// How long to wait after a connection could not be accepted, mostly for want of file descriptors.
+/// The pause after a connection could not be accepted, mostly for lack of file descriptors.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 /// Why [`Server::run`] failed.
@@ -64,7 +64,7 @@ impl Server {
         }
     }
 
-    /// Serves `handler` at its path, in place of one that was there.
+    /// Serves `handler` at its path. It replaces an earlier handler of the same path.
     #[must_use]
     pub fn handler(mut self, handler: impl Handler) -> Self {
         self.handlers
@@ -72,19 +72,19 @@ impl Server {
         self
     }
 
-    /// What `/readyz` asks; the error is the reason it answers.
+    /// Sets the check behind `/readyz`; its error is the reason in the answer.
     #[must_use]
     pub fn ready(mut self, ready: impl Fn() -> Result<(), String> + Send + Sync + 'static) -> Self {
         self.ready = Box::new(ready);
         self
     }
 
-    /// Serves until `shutdown` is done, and then drains: not ready for [`Limits::drain`] while
-    /// everything is still served, over HTTP/1 once more a connection, then no new connections and at
-    /// most [`Limits::drain_limit`] for what is in flight.
+    /// Serves until `shutdown` resolves, and then drains. For [`Limits::drain`] it is not ready but still serves
+    /// everything; each HTTP/1 connection is closed after its next answer. Then it takes no new connections, and
+    /// requests in flight have at most [`Limits::drain_limit`] to end.
     ///
     /// # Errors
-    /// [`Error::Cut`] when that was not enough. Nothing that happens on the wire is an error.
+    /// [`Error::Cut`] when requests were still in flight after that. Nothing that happens on the wire is an error.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
         let Self {
             listener,
