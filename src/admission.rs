@@ -21,11 +21,11 @@ pub const MUTATE_NAME: &str = "mmcpserver.mcp.example.com";
 /// Name of the validating webhook.
 pub const VALIDATE_NAME: &str = "vmcpserver.mcp.example.com";
 
-/// The API server waits for a verdict for so many seconds, unless the webhooks are registered otherwise.
+/// The timeout in seconds with which the webhooks are registered by default.
 pub const TIMEOUT: u8 = 5;
-/// A verdict is given within this: of what the API server no longer waits for, nobody would hear.
+/// The time limit of a verdict. Shorter than [`TIMEOUT`], because nobody reads a later one.
 pub const VERDICT_LIMIT: Duration = Duration::from_secs(TIMEOUT as u64 - 1);
-/// A request to the scale subresource reads its server, for so long at most.
+/// The time limit of reading the server that a request to the scale subresource is about.
 const READ_LIMIT: Duration = Duration::from_secs(TIMEOUT as u64 - 2);
 
 /// Fills in defaults.
@@ -96,8 +96,7 @@ impl Handler for Validator {
     }
 }
 
-/// The defaults, as changes of the object that was sent: nothing else of it is
-/// touched.
+/// Applies the defaults to the object that was sent, and changes nothing else of it.
 pub fn mutate(request: &Request) -> Verdict {
     if let Some(verdict) = not_ours(request) {
         return verdict;
@@ -138,13 +137,13 @@ fn ensure_object(parent: &mut Value, key: &str) {
     }
 }
 
-/// The rules.
+/// Checks the rules.
 pub fn validate(request: &Request) -> Verdict {
     if let Some(verdict) = not_ours(request) {
         return verdict;
     }
     let (object, old) = (&request.object, &request.old_object);
-    // What is on its way out is not held up, nor a change beside the spec.
+    // An object that is being deleted is let through, and so is a change that leaves the spec alone.
     let same_spec = request.operation == Operation::Update && object.get("spec") == old.get("spec");
     if is_being_deleted(object) || same_spec {
         return allow();
@@ -166,12 +165,12 @@ fn is_being_deleted(object: &Value) -> bool {
     !object["metadata"]["deletionTimestamp"].is_null()
 }
 
-/// The server of a request, or the verdict on an object that is none.
+/// The server of a request, or the verdict on an object that cannot be decoded.
 fn read(request: &Request) -> Result<MCPServer, Verdict> {
     decode::lenient(&request.object, &FieldPath::OBJECT).map_err(|fault| {
         let stored = decode::lenient::<MCPServer>(&request.old_object, &FieldPath::OBJECT).err();
         if request.operation == Operation::Update && stored.as_ref() == Some(&fault) {
-            // What was stored so, under an older schema, is let through as it was.
+            // The stored object has the same fault, from the time of an older schema: let it through.
             return allow();
         }
         refuse(&unreadable(&request.object, fault), Vec::new())
@@ -182,7 +181,7 @@ fn read(request: &Request) -> Result<MCPServer, Verdict> {
 fn unreadable(object: &Value, first: FieldError) -> Vec<FieldError> {
     let mut faults = Vec::new();
     for (key, value) in object["spec"].as_object().into_iter().flatten() {
-        // The other fields as they are when they are in order.
+        // Decode this field alone, with the required ones valid.
         let mut alone = json!({"metadata": {}, "spec": {"image": "any"}});
         alone["spec"][key] = value.clone();
         faults.extend(decode::lenient::<MCPServer>(&alone, &FieldPath::OBJECT).err());
@@ -193,7 +192,7 @@ fn unreadable(object: &Value, first: FieldError) -> Vec<FieldError> {
     faults
 }
 
-/// A verdict without a look at the object, when there is no rule for the request.
+/// The verdict on a request to which no rule applies, without looking at the object.
 fn not_ours(request: &Request) -> Option<Verdict> {
     if !matches!(request.operation, Operation::Create | Operation::Update)
         || request.sub_resource.is_some()

@@ -1,4 +1,4 @@
-//! The serving certificate of the webhooks, as the arguments want it: signed here, or from files.
+//! The serving certificate of the webhooks: signed by the operator or read from files, as the arguments say.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -13,12 +13,12 @@ use crate::admission::{MUTATE_NAME, VALIDATE_NAME};
 use crate::api::labels;
 use crate::cli::RunArgs;
 
-/// Times in a certificate are whole seconds.
+/// Times in a certificate are whole seconds, so a shorter life makes no sense.
 const SHORTEST: Duration = Duration::from_secs(3);
-/// Ten years: a longer life would end nowhere near what a clock, or X.509, can be trusted with.
+/// Ten years. Over a longer life neither clocks nor the dates of X.509 can be relied on.
 const LONGEST: Duration = Duration::from_hours(10 * 365 * 24);
 
-/// What looks after the certificate until it is dropped, and what it serves.
+/// Returns the task that maintains the certificate until it is dropped, and the certificate that is served.
 pub fn start(
     client: Client,
     args: &RunArgs,
@@ -70,7 +70,7 @@ fn settings(args: &RunArgs, namespace: &str) -> certs::Settings {
     }
 }
 
-/// An old CA stays trusted for the last third of its life, and its certificates must be out by then.
+/// A replaced CA stays trusted for the last third of its life; its certificates must be out of use by its end.
 fn check_lives(args: &RunArgs) -> anyhow::Result<()> {
     let RunArgs {
         ca_life,

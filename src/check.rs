@@ -1,4 +1,4 @@
-//! `mcp-operator check`: does an installed operator answer? Asked as a user would ask, and nothing is stored.
+//! `mcp-operator check`: asks an installed operator as a user would, by dry runs that store nothing.
 
 use std::collections::BTreeMap;
 
@@ -12,14 +12,14 @@ use crate::api::labels::{FINALIZER, has_finalizer};
 use crate::cli::CheckArgs;
 use crate::connect;
 
-/// What every refusal of the faulty server says.
+/// Part of every refusal of the faulty server.
 const REFUSAL: &str = "stdio transport does not support multiple replicas (requested: 3)";
 /// Why a webhook may not have been asked.
 const SELECTORS: &str = "is it registered, and do its namespaceSelector \
      (--namespace) and its objectSelector (--label) select what was asked?";
 
-/// Sends a server that has to be accepted and one that has to be refused, both as dry runs. Says on standard
-/// output what was seen; an error says what was expected, what came and where to look.
+/// Sends a server that must be accepted and one that must be refused, both as dry runs. Prints what happened; an error
+/// says what was expected, what happened and where to look.
 pub async fn run(args: CheckArgs) -> anyhow::Result<()> {
     let config = connect::config(args.kubeconfig.as_deref()).await?;
     let namespace = args

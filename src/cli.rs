@@ -27,11 +27,11 @@ pub enum Command {
     Crd,
     /// Print the webhook configurations (apply them; the operator fills in their caBundle)
     Webhooks(WebhooksArgs),
-    /// Ask a running operator, in dry runs: a valid MCPServer has to be accepted, a faulty one refused
+    /// Check a running operator by dry runs: a valid MCPServer must be accepted, a faulty one refused
     Check(CheckArgs),
     /// Check MCPServers in YAML files, without a cluster
     Validate {
-        /// Files of one or many documents; standard input when there are none, or for "-"
+        /// Files of one or more documents; standard input when none is given, or for "-"
         files: Vec<PathBuf>,
     },
 }
@@ -43,11 +43,11 @@ pub struct CheckArgs {
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
 
-    /// Namespace to ask for; by default the kubeconfig's or the pod's
+    /// Namespace of the MCPServers that are sent; by default the kubeconfig's or the pod's
     #[arg(long, value_parser = namespace)]
     pub namespace: Option<String>,
 
-    /// Label of what is asked about, where the webhooks' objectSelector wants one; may be repeated
+    /// Label of the MCPServers that are sent, for webhooks with an objectSelector; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
     pub label: Vec<(String, String)>,
 }
@@ -63,7 +63,7 @@ pub struct RunArgs {
     #[arg(long, env = "POD_NAMESPACE", value_parser = namespace)]
     pub namespace: Option<String>,
 
-    /// Namespace whose MCPServers are run; may be repeated; by default those of all namespaces
+    /// Namespace whose MCPServers are reconciled; may be repeated; all namespaces by default
     #[arg(long, value_name = "NAMESPACE", value_parser = namespace)]
     pub watch_namespace: Vec<String>,
 
@@ -71,8 +71,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
     pub http_address: SocketAddr,
 
-    /// Be one of several replicas: all answer admission, the one that holds a Lease reconciles. Without this
-    /// there must be no other one
+    /// Run as one of several replicas: all of them answer admission, only the one that holds the Lease
+    /// reconciles. Without this flag there must be a single replica
     #[arg(long)]
     pub leader_elect: bool,
 
@@ -86,7 +86,7 @@ pub struct RunArgs {
     )]
     pub lease: String,
 
-    /// How long a leader that has died keeps the Lease, in whole seconds
+    /// How long the Lease stays with a leader that has died, in whole seconds
     #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = lease_duration, requires = "leader_elect")]
     pub lease_duration: Duration,
 
@@ -94,7 +94,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:9443")]
     pub webhook_address: SocketAddr,
 
-    /// The lowest version of TLS that the webhooks take; 1.2 is for a proxy in between that cannot do better
+    /// The lowest version of TLS that the webhooks take; 1.2 is for a proxy in between that does not speak 1.3
     #[arg(long, value_enum, value_name = "VERSION", default_value_t = TlsVersion::Tls13)]
     pub tls_min_version: TlsVersion,
 
@@ -115,17 +115,17 @@ pub struct RunArgs {
     #[arg(long, value_name = "DURATION", default_value = "8760h", value_parser = duration)]
     pub ca_life: Duration,
 
-    /// How long a new certificate of that CA is valid, each replica has its own; it is renewed after two
+    /// How long a new certificate of that CA is valid; each replica has its own, and renews it after two
     /// thirds of that
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration)]
     pub certificate_life: Duration,
 
-    /// How long a new CA is in the caBundles before a certificate of it is served
+    /// How long a new CA must be in the caBundles before a certificate of it is served
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
     pub ca_settle: Duration,
 
-    /// Serve tls.crt and tls.key of this folder instead, and write no Secret and no caBundle; they are
-    /// read again when they change
+    /// Serve tls.crt and tls.key of this folder instead, and write no Secret and no caBundle; changed
+    /// files are loaded without a restart
     #[arg(
         long,
         value_name = "FOLDER",
@@ -133,11 +133,11 @@ pub struct RunArgs {
     )]
     pub certificate_folder: Option<PathBuf>,
 
-    /// Seconds between "not ready" and the end of listening, for endpoints to take notice
+    /// Seconds between becoming not ready and closing the listener, for endpoints to be updated
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     pub drain_seconds: u64,
 
-    /// Form of the log lines
+    /// Format of the log lines
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 
@@ -171,12 +171,12 @@ impl From<TlsVersion> for TlsVersions {
     }
 }
 
-/// Form of the log lines.
+/// Format of the log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// For people
     Text,
-    /// One JSON object a line
+    /// One JSON object per line
     Json,
 }
 

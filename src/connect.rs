@@ -1,4 +1,4 @@
-//! The way to the cluster: one client for all, one for what only a leader may do.
+//! Connecting to the cluster: one client for every replica, one for what only a leader may do.
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,13 +17,13 @@ use crate::cli::RunArgs;
 use crate::fence::{Fence, Gate};
 use crate::limit::{self, Limit};
 
-/// A watch brings a bookmark a minute; one that is silent for longer than this is dead.
+/// A watch delivers a bookmark every minute; one that is silent for longer than this is dead.
 const READ_TIMEOUT: Duration = Duration::from_secs(150);
 
-/// A cluster that can be talked to.
+/// A connection to a cluster.
 #[derive(Clone)]
 pub struct Connection {
-    /// For what every replica does.
+    /// The client for what every replica does.
     pub client: Client,
     /// The operator's own namespace.
     pub namespace: String,
@@ -31,15 +31,15 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A client for what reconciles, and for the Lease: nothing leaves it past the fence, it retries nothing by itself,
-    /// and every request has a limit. What has left it and is not received within `patience` is given up, where that is
-    /// told. An error when the credentials cannot be read.
+    /// A client for reconciling and for the Lease. It sends nothing once the fence is closed, it does not retry on its
+    /// own, and every request has a timeout. With `patience`, the kernel drops sent bytes that are not acknowledged
+    /// within that time. Fails when the credentials cannot be read.
     pub fn fenced(&self, fence: &Fence, patience: Option<Duration>) -> kube::Result<Client> {
         fenced(&self.config, fence, patience)
     }
 }
 
-/// Connects as the arguments say. An error when there is no cluster, or no answer.
+/// Connects as the arguments say. Fails when there is no cluster or it does not answer.
 pub async fn connect(args: &RunArgs) -> anyhow::Result<Connection> {
     let config = config(args.kubeconfig.as_deref()).await?;
     let default = || config.default_namespace.clone();
@@ -58,13 +58,14 @@ pub async fn connect(args: &RunArgs) -> anyhow::Result<Connection> {
     })
 }
 
-/// Put together by hand, as kube's own has no place for the gate. Without kube's retries: a pass that fails is tried
-/// again as a whole, after 1, 2, 4 … s, and up to minutes for one request would keep its worker from other servers.
+/// Put together by hand, because kube's own client has no place for the gate. Without kube's retries: a failed pass is
+/// retried as a whole, with a backoff of 1, 2, 4 … s; retrying one request for minutes would keep the worker from
+/// other servers.
 fn fenced(config: &Config, fence: &Fence, patience: Option<Duration>) -> kube::Result<Client> {
     let gate = fence.clone();
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
-    // The kernel would go on sending for many minutes, while the process is paused and after it has ended, too.
+    // Without this the kernel goes on sending for many minutes, even while the process is paused or after it ended.
     #[cfg(target_os = "linux")]
     tcp.set_tcp_user_timeout(patience);
     #[cfg(not(target_os = "linux"))]
@@ -88,7 +89,7 @@ fn fenced(config: &Config, fence: &Fence, patience: Option<Duration>) -> kube::R
     Ok(Client::new(service, config.default_namespace.clone()))
 }
 
-/// A cluster's address and credentials: of a kubeconfig, of the environment, or of the pod.
+/// A cluster's address and credentials, from a kubeconfig, the environment or the pod.
 pub async fn config(kubeconfig: Option<&Path>) -> anyhow::Result<Config> {
     let mut own_proxy = false;
     let mut config = match kubeconfig {

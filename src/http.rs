@@ -19,19 +19,19 @@ use tokio::time::{sleep, timeout};
 
 use crate::metrics::{self, Metrics};
 
-/// Connections at one time. With one more the oldest is closed: those that ask nothing must not keep the
-/// kubelet from asking, which would end the operator.
+/// The most connections at once. One more closes the oldest: idle connections must not lock out the kubelet's probes,
+/// or it would restart the operator.
 const CONNECTIONS: usize = 64;
-/// A connection is closed when the headers of its next request do not come within this.
+/// A connection is closed when the headers of its next request do not arrive within this time.
 const HEADER_TIME: Duration = Duration::from_secs(30);
-/// Nobody needs a connection for longer: one that takes its answers slowly must not keep its place.
+/// The longest life of a connection: one that reads its answers slowly must not keep its place.
 const CONNECTION_TIME: Duration = Duration::from_mins(10);
-/// Pause after a connection that could not be accepted, for want of file descriptors say.
+/// The pause after a connection could not be accepted, for lack of file descriptors for example.
 const PAUSE: Duration = Duration::from_millis(100);
 
 type Ready = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
-/// Serves until it is dropped. `ready` is asked for `/readyz`; its error is the answer.
+/// Serves until it is dropped. `ready` decides the answer of `/readyz`; its error is the body.
 pub async fn serve(
     listener: TcpListener,
     metrics: Arc<Metrics>,
@@ -49,7 +49,7 @@ pub async fn serve(
                 continue;
             }
         };
-        // Those that have ended.
+        // Reap the connections that have ended.
         while connections.try_join_next().is_some() {}
         let (metrics, ready) = (metrics.clone(), ready.clone());
         open.retain(|connection| !connection.is_finished());

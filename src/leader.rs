@@ -1,8 +1,8 @@
-//! Leader election: of many replicas one reconciles, the one that holds a Lease.
+//! Leader election: only the replica that holds the Lease reconciles.
 //!
-//! Own code, because the published ones did not keep apart what must be kept apart: `kube-lease-manager` 0.13
-//! renews and takes over without a precondition on the version it has read, so two may hold the Lease at once
-//! after a pause, and it compares the clocks of different machines.
+//! This is our own code because the published crate is not safe. `kube-lease-manager` 0.13 renews and takes over
+//! without a precondition on the version it has read, so two replicas may hold the Lease at once after a pause.
+//! It also compares the clocks of different machines.
 
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -22,32 +22,32 @@ use tokio::time::{sleep, timeout};
 use crate::connect::Connection;
 use crate::fence::{Fence, Moment};
 
-/// Which Lease, and how long.
+/// Which Lease is used, and how long it lasts.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The operator's namespace.
     pub namespace: String,
     /// The Lease's name.
     pub lease: String,
-    /// Names this process; no other one has the same.
+    /// Identifies this process; unique among the replicas.
     pub identity: String,
-    /// How long the Lease is left to a holder that does not renew it.
+    /// How long a holder keeps the Lease without renewing it.
     pub duration: Duration,
 }
 
 impl Settings {
-    /// A leader that could not renew for this long since it last did leads no more: well before another one
-    /// takes over, so that a request under way has an end.
+    /// A leader that has not renewed the Lease for this long stops leading. That is well before another replica
+    /// may take over, so that requests in flight have ended by then.
     fn renew_limit(&self) -> Duration {
         self.duration * 2 / 3
     }
 
-    /// No request about the Lease takes longer.
+    /// The timeout of a request about the Lease.
     fn grace(&self) -> Duration {
         self.duration / 3
     }
 
-    /// Time between renewals, or tries of them.
+    /// The time between two attempts to renew.
     fn pause(&self) -> Duration {
         self.duration / 5
     }
@@ -61,15 +61,15 @@ pub struct Candidate {
     on_change: Box<dyn Fn(bool) + Send + Sync>,
 }
 
-/// What a candidate does about a Lease as it is.
+/// What a candidate does next, given the Lease it sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Take,
     Wait(Duration),
 }
 
-/// Decides. `unchanged` is how long the Lease has been as it is, by this replica's own clock: those of
-/// others are not compared.
+/// Decides the next step. `unchanged` is how long the Lease has not changed, measured by this replica's own clock;
+/// the clocks of other replicas play no part.
 fn step(lease: Option<&LeaseSpec>, settings: &Settings, unchanged: Duration) -> Step {
     let holder = lease
         .and_then(|lease| lease.holder_identity.as_deref())
@@ -87,7 +87,7 @@ fn step(lease: Option<&LeaseSpec>, settings: &Settings, unchanged: Duration) -> 
     }
 }
 
-/// The Lease as this replica holds it.
+/// The Lease with this replica as its holder.
 fn held(lease: Option<&Lease>, settings: &Settings, now: Timestamp) -> LeaseSpec {
     let old = lease
         .and_then(|lease| lease.spec.clone())
@@ -115,13 +115,13 @@ fn held(lease: Option<&Lease>, settings: &Settings, now: Timestamp) -> LeaseSpec
 }
 
 impl Candidate {
-    /// A candidate. `on_change` is told when it begins to lead, and when it leads no more.
+    /// A candidate. `on_change` is called with true when it starts leading, and with false when it stops.
     pub fn new(
         connection: Connection,
         settings: Settings,
         on_change: impl Fn(bool) + Send + Sync + 'static,
     ) -> kube::Result<Self> {
-        // Not the client for everything, which retries by itself, for minutes.
+        // The general client will not do: it retries on its own, for minutes.
         let client = connection.fenced(&Fence::none(), Some(settings.grace()))?;
         Ok(Self {
             api: Api::namespaced(client, &settings.namespace),
@@ -131,10 +131,12 @@ impl Candidate {
         })
     }
 
-    /// Runs `work` whenever this replica leads, and drops it when it leads no more; nothing leaves the client that
-    /// it is given after that. Ends when `work` ends with something, and gives the Lease back then. When `work` ends
-    /// with nothing, the Lease is given back, and this replica stands again later. While it does not lead, it ends at
-    /// `stop`, with nothing.
+    /// Runs `work` while this replica leads, and drops it when the lead is lost. The client that `work` gets sends
+    /// nothing after that.
+    ///
+    /// When `work` returns a value, the Lease is released and this returns that value. When `work` returns nothing,
+    /// the Lease is released and this replica stands again later. While it does not lead, `stop` ends it, and it
+    /// returns nothing.
     pub async fn run<T>(
         self,
         mut work: impl FnMut(Client) -> BoxFuture<'static, Option<T>>,
@@ -163,18 +165,18 @@ impl Candidate {
                 Some(None) => {
                     tracing::warn!(lease = name, identity, "giving up the lead");
                     self.release(lease).await;
-                    // Time for another one to take it.
+                    // Leave another replica the time to take over.
                     tokio::select! {
                         () = sleep(self.settings.duration) => {}
                         () = &mut stop => return None,
                     }
                 }
-                None => tracing::warn!(lease = name, identity, "not leading any more"),
+                None => tracing::warn!(lease = name, identity, "lost the lead"),
             }
         }
     }
 
-    /// Waits until the Lease is free, and takes it; with the fence of that lead, and the client behind it.
+    /// Waits until the Lease is free, and takes it. Returns it with the fence of this lead and the client behind it.
     async fn acquire(&self) -> (Lease, Fence, Client) {
         let mut changes =
             pin!(watcher::watch_object(self.api.clone(), &self.settings.lease).default_backoff());
@@ -187,15 +189,15 @@ impl Candidate {
                     let lease = seen.as_ref().and_then(|seen| seen.lease.as_ref());
                     match timeout(self.settings.grace(), self.take(lease)).await {
                         Ok(Ok(taken)) => return taken,
-                        // Another one was faster: the watch tells who. Where there is no Lease to be
-                        // changed, "not found" means the namespace.
+                        // Another replica was faster; the watch will show which one. When we create the Lease,
+                        // "not found" means that the namespace is missing, which is no conflict.
                         Ok(Err(error))
                             if is_conflict(&error) && (lease.is_some() || !is_missing(&error)) =>
                         {
                             tracing::debug!("{error}");
                         }
                         Ok(Err(error)) => self.warn("taking", &error),
-                        // It may have been taken all the same; then the watch shows it as this replica's own.
+                        // The request may have succeeded all the same. Then the watch shows the Lease as ours.
                         Err(late) => self.warn("taking", &late),
                     }
                 }
@@ -212,9 +214,9 @@ impl Candidate {
         }
     }
 
-    /// Takes the Lease as it was read. A conflict when it has changed since.
+    /// Takes the Lease. Fails with a conflict when it has changed since it was read.
     async fn take(&self, lease: Option<&Lease>) -> kube::Result<(Lease, Fence, Client)> {
-        // Before the Lease: it reads credentials, and one that cannot must not lead.
+        // The client comes first: it reads the credentials, and a replica that cannot read them must not lead.
         let fence = Fence::none();
         let client = self
             .connection
@@ -229,7 +231,8 @@ impl Candidate {
         Ok((taken, fence, client))
     }
 
-    /// Makes the Lease. By server-side apply: a role can allow that for the one name, a POST only for all.
+    /// Creates the Lease. By server-side apply, because RBAC can allow that for a single name; it can allow `create`
+    /// only for every name.
     async fn create(&self) -> kube::Result<Lease> {
         let wanted = json!({
             "apiVersion": Lease::API_VERSION,
@@ -237,14 +240,14 @@ impl Candidate {
             "metadata": {"name": self.settings.lease},
             "spec": held(None, &self.settings, Timestamp::now()),
         });
-        // Not forced, and by a manager of this process alone: of two, one has a conflict.
+        // Without force, and with a field manager unique to this process: of two replicas, one gets a conflict.
         let params = PatchParams::apply(&self.settings.identity);
         let api = &self.api;
         api.patch(&self.settings.lease, &params, &Patch::Apply(wanted))
             .await
     }
 
-    /// Renews the Lease until it is another's, or could not be renewed in time.
+    /// Renews the Lease until another replica holds it or it was not renewed in time.
     async fn hold(&self, lease: &mut Lease, fence: &Fence, client: Client) {
         let fenced = Api::namespaced(client, &self.settings.namespace);
         let mut pause = self.settings.pause();
@@ -263,7 +266,7 @@ impl Candidate {
                 }
                 Ok(Err(error)) if is_conflict(&error) => {
                     match timeout(left, self.api.get_opt(&self.settings.lease)).await {
-                        // Somebody changed something else of it.
+                        // Somebody changed another field of it.
                         Ok(Ok(Some(found))) if self.is_ours(&found) => {
                             *lease = found;
                             pause = Duration::ZERO;
@@ -279,17 +282,17 @@ impl Candidate {
         }
     }
 
-    /// Gives the Lease back, so that the next one need not wait for its end.
+    /// Releases the Lease, so that the next leader need not wait until it expires.
     async fn release(&self, mut lease: Lease) {
         let spec = lease.spec.get_or_insert_default();
         spec.holder_identity = Some(String::new());
         let released = timeout(self.settings.pause(), replace(&self.api, &lease)).await;
         match released {
             Ok(Ok(_)) => tracing::info!(lease = self.settings.lease, "the lease was given back"),
-            // As when it is uninstalled: the right to do so may go first.
+            // This happens during an uninstall, when the permission is removed first.
             Ok(Err(error)) => tracing::warn!(
                 lease = self.settings.lease,
-                "the lease was not given back, the next leader waits for its end: {error}"
+                "the lease was not given back; the next leader has to wait until it expires: {error}"
             ),
             Err(_) => tracing::warn!(
                 lease = self.settings.lease,
@@ -298,7 +301,7 @@ impl Candidate {
         }
     }
 
-    /// Writes this replica into the Lease, if it is still as it was read.
+    /// Writes this replica into the Lease, unless the Lease has changed since it was read.
     async fn write(&self, api: &Api<Lease>, lease: &Lease) -> kube::Result<Lease> {
         let spec = Some(held(Some(lease), &self.settings, Timestamp::now()));
         replace(
@@ -324,13 +327,13 @@ impl Candidate {
     }
 }
 
-/// Its version goes along, so that a Lease which changed since is left alone.
+/// Sends the resource version along, so that a Lease which has changed since is left alone.
 async fn replace(api: &Api<Lease>, lease: &Lease) -> kube::Result<Lease> {
     let name = lease.metadata.name.as_deref().unwrap_or_default();
     api.replace(name, &PostParams::default(), lease).await
 }
 
-/// Whether the Lease is not as it was read: changed, or gone.
+/// Whether the Lease was changed or deleted since it was read.
 fn is_conflict(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if matches!(status.code, 404 | 409))
 }
@@ -339,12 +342,13 @@ fn is_missing(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 404)
 }
 
-/// A Lease as a follower sees it.
+/// The Lease as a follower sees it.
 struct Seen {
     lease: Option<Lease>,
-    /// What it said last. Of a deleted one its holder learns no sooner than when it renews it.
+    /// Its last known spec. Kept when the Lease is deleted: the holder learns of that only when it next renews.
     spec: Option<LeaseSpec>,
-    /// By the clock that stands still while a machine sleeps: no Lease is taken too early.
+    /// When it last changed. By the monotonic clock, which stands still while a machine sleeps: so a Lease is never
+    /// taken too early.
     since: Instant,
 }
 

@@ -1,7 +1,7 @@
-//! A limit for every request to the API server: one that gets no answer must not hold its pass for ever.
+//! A timeout for every request to the API server: a request without an answer must not hold up its pass for ever.
 //!
-//! tower's and tower-http's timeouts were looked at: the first ends with the headers of the answer, the second counts
-//! from one piece of the body to the next, and an answer that drips in has no end.
+//! The timeouts of tower and tower-http do not suffice. The first ends with the headers of the answer. The second
+//! starts again with every piece of the body, so an answer that drips in never ends.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -12,16 +12,16 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tower::{BoxError, Layer, Service};
 
-/// Longer than the longest that a policy's webhook may take (30 s) would be too long, and shorter would end requests
-/// that are about to be answered.
+/// The longest time that another admission webhook may take. A shorter limit would end requests that are about to be
+/// answered; a longer one would help nobody.
 pub const REQUEST: Duration = Duration::from_secs(30);
 
-/// No answer came in time.
+/// There was no answer in time.
 #[derive(Debug, thiserror::Error)]
 #[error("the API server did not answer within {} s", .0.as_secs())]
 pub struct TooSlow(Duration);
 
-/// Limits each request, from its beginning to the end of its answer; of a watch, to the beginning of its answer.
+/// Limits the time of each request, up to the end of its answer; for a watch, up to the beginning of its answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Limit(pub Duration);
 
@@ -36,7 +36,7 @@ impl<S> Layer<S> for Limit {
     }
 }
 
-/// A service whose requests have a limit.
+/// A service whose requests have a timeout.
 #[derive(Clone, Debug)]
 pub struct LimitedService<S> {
     inner: S,
@@ -77,7 +77,7 @@ where
     }
 }
 
-/// A body that ends with an error when its time is over.
+/// A body that fails when its time is over.
 #[derive(Debug)]
 pub struct LimitedBody<B> {
     body: B,

@@ -1,4 +1,4 @@
-//! What has to be in the cluster before the operator: the CRD and the webhook configurations, as YAML.
+//! What must be in the cluster before the operator starts: the CRD and the webhook configurations, as YAML.
 
 use kube::{CustomResourceExt, Resource};
 use serde::Serialize;
@@ -43,7 +43,7 @@ pub fn webhooks(reach: &Reach, name: &str) -> anyhow::Result<String> {
             "failurePolicy": "Fail",
             "matchPolicy": "Equivalent",
             "timeoutSeconds": TIMEOUT,
-            // What is on its way out is not held up, even while no operator answers.
+            // Objects that are being deleted are let through, even while no operator answers.
             "matchConditions": [{
                 "name": "not-being-deleted",
                 "expression": "!has(object.metadata.deletionTimestamp)",

@@ -1,4 +1,4 @@
-//! What is counted, for `/metrics`. Labels take few values each, whatever users do.
+//! The metrics of `/metrics`. Each label has few values, whatever users do.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -14,9 +14,9 @@ use webhook::{Operation, Verdict};
 
 use crate::api::v1alpha1::Phase;
 
-/// Begins every name.
+/// The prefix of every name.
 const PREFIX: &str = "mcp_operator";
-/// What [`Metrics::text`] is: the text that every version of Prometheus reads.
+/// The content type of [`Metrics::text`]: the text format that every version of Prometheus reads.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
 /// The webhooks, as labels name them.
@@ -24,19 +24,19 @@ pub const MUTATE: &str = "mutate";
 /// See [`MUTATE`].
 pub const VALIDATE: &str = "validate";
 
-/// The operation of a request that could not be read, or not yet.
+/// The operation of a request that was not or could not be decoded.
 const UNKNOWN: &str = "unknown";
 
-/// Upper bounds in seconds of a pass, which makes several requests.
+/// Upper bounds in seconds for the time of a pass, which makes several requests.
 const PASS: [f64; 10] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
-/// Upper bounds in seconds of a verdict: close to the second that is alerted on, and up to the 5 s that the API
-/// server waits.
+/// Upper bounds in seconds for the time to a verdict: fine around 1 s, at which an alert fires, and up to the 5 s
+/// that the API server waits.
 const VERDICT: [f64; 12] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
 ];
 
-/// Series of one name, told apart by the values of so many labels: with as many as were named when it was made
-/// there always is one.
+/// The series of one metric, which has `LABELS` labels. The number of label values is checked by the compiler, so
+/// looking up a series cannot fail.
 struct Series<Vec, const LABELS: usize>(Vec);
 
 type Counters<const LABELS: usize> = Series<IntCounterVec, LABELS>;
@@ -45,9 +45,9 @@ type Histograms<const LABELS: usize> = Series<HistogramVec, LABELS>;
 
 /// Who knows the MCPServers.
 pub trait Servers: Send + Sync {
-    /// Counts them by phase, into what has been counted before.
+    /// Adds their number per phase to `phases`.
     fn count(&self, phases: &mut HashMap<&'static str, i64>);
-    /// How many have a pass that is due and has not begun.
+    /// How many wait for a pass that is due.
     fn due(&self) -> usize;
 }
 
@@ -62,7 +62,7 @@ pub const KINDS: [&str; 5] = [
     "pods",
 ];
 
-/// All that is counted; shared by whoever counts.
+/// All metrics, shared by everything that updates them.
 pub struct Metrics {
     registry: Registry,
     passes: Counters<2>,
@@ -82,8 +82,8 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Nothing counted yet. The expiry of certificates is told of what `serving` serves. An error when a name
-    /// is no metric's, or taken.
+    /// Registers every metric. The certificate expiry is that of what `serving` serves. Fails when a name is invalid
+    /// or taken.
     pub fn new(serving: Arc<Serving>) -> Result<Self, prometheus::Error> {
         let registry = Registry::new_custom(Some(PREFIX.to_owned()), None)?;
         let build = Opts::new("build_info", "What is running")
@@ -167,7 +167,8 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// All series from the start: a rate over one that appears with its first error misses it.
+    /// Creates all series at the start. A series that appeared only with its first error would hide that error from
+    /// `rate()`.
     fn begin(&self) {
         let _ = self.passes.of(["success", "none"]);
         for class in CLASSES {
@@ -188,7 +189,7 @@ impl Metrics {
         }
     }
 
-    /// Counts a pass that has ended, with an error of this class (one of [`CLASSES`]) or without.
+    /// Counts a pass that has ended, successfully or with an error of this class (one of [`CLASSES`]).
     pub fn passed(&self, error: Option<&'static str>, time: Duration) {
         let labels = match error {
             None => ["success", "none"],
@@ -212,28 +213,28 @@ impl Metrics {
         time_of.observe(time.as_secs_f64());
     }
 
-    /// Counts a request that was answered with an error before it came to a verdict, `operation` if it is known.
+    /// Counts a request that was answered with an error in place of a verdict; `operation` if it is known.
     pub fn unheard(&self, webhook: &'static str, operation: Option<Operation>) {
         let operation = operation.map_or(UNKNOWN, name_of);
         self.reviews.of([webhook, operation, "error"]).inc();
     }
 
-    /// This replica begins to lead, or ends to.
+    /// Says whether this replica leads.
     pub fn leads(&self, leads: bool) {
         self.leader.set(i64::from(leads));
     }
 
-    /// An object of this kind (one of [`KINDS`]) was found that cannot be read.
+    /// Counts an object of this kind (one of [`KINDS`]) that cannot be read.
     pub fn unreadable(&self, kind: &str) {
         self.unreadable.of([kind]).inc();
     }
 
-    /// A list or a watch of this kind failed.
+    /// Counts a failed list or watch of this kind.
     pub fn watch_failed(&self, kind: &str) {
         self.watch_errors.of([kind]).inc();
     }
 
-    /// The watch of this kind showed something, with which its list may be over.
+    /// Notes that the watch of this kind delivered something; `is_listed` when that completed a list.
     pub fn watched(&self, kind: &str, is_listed: bool) {
         let now = seconds(SystemTime::now());
         self.last_event.of([kind]).set(now);
@@ -242,12 +243,12 @@ impl Metrics {
         }
     }
 
-    /// These servers are counted while they are there.
+    /// Counts these servers for as long as they are alive.
     pub fn count(&self, servers: &Arc<dyn Servers>) {
         lock(&self.counted).push(Arc::downgrade(servers));
     }
 
-    /// Everything as text of [`CONTENT_TYPE`].
+    /// All metrics, as text of [`CONTENT_TYPE`].
     pub fn text(&self) -> Result<String, prometheus::Error> {
         self.count_servers();
         for (certificate, expiry) in [
@@ -337,7 +338,7 @@ fn outcome(verdict: &Verdict) -> &'static str {
     }
 }
 
-/// What is behind this lock is whole at every moment.
+/// Ignores poisoning: the list is consistent at every moment.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -103,7 +103,7 @@ fn check_document(document: &Value) -> (Vec<FieldError>, Vec<String>) {
             Vec::new(),
         );
     }
-    // The type does not hold these two, which have been looked at.
+    // The type has no field for these two; both have been checked already.
     let mut fields = document.clone();
     if let Some(fields) = fields.as_object_mut() {
         fields.retain(|key, _| key != "apiVersion" && key != "kind");

@@ -26,12 +26,12 @@ use crate::http;
 use crate::leader::{self, Candidate};
 use crate::metrics::Metrics;
 
-/// Runs the operator until SIGTERM or SIGINT. An error when a part of it dies before: the process is
-/// to end with it, so that whoever started it starts it again.
+/// Runs the operator until SIGTERM or SIGINT. Fails when a part of it dies before that. The process then exits, so
+/// that it is restarted.
 pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    // An API server that does not answer must not hold up the end.
+    // An API server that does not answer must not delay the shutdown.
     let connection = tokio::select! {
         connection = connect(&args) => connection?,
         _ = terminate.recv() => return Ok(()),
@@ -44,14 +44,14 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new(serving.clone())?);
     let (stop, stopped) = watch::channel(false);
 
-    // Parts that end by themselves once they are told to stop.
+    // These parts end by themselves once they are told to stop.
     let mut parts = JoinSet::new();
     let server = admission(webhooks, &args, &connection, &serving, &metrics);
     let serves = server.run(stopping(&stopped));
     parts.spawn(serves.map(|ended| ("webhook server", ended.map_err(anyhow::Error::from))));
     let reconciles = reconcile(args, connection, metrics.clone(), stopped.clone());
     parts.spawn(reconciles.map(|ended| ("controller", ended)));
-    // Parts that go on until those have ended.
+    // These parts run until the others have ended.
     let mut lasting = JoinSet::new();
     lasting.spawn(keeper.map(|()| ("certificate keeper", Ok(()))));
     let ready = move || {
@@ -82,11 +82,11 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Done when the parts are to stop.
+/// Resolves when the parts have to stop.
 fn stopping(stopped: &watch::Receiver<bool>) -> impl Future<Output = ()> + Send + Sync + use<> {
     let mut stopped = stopped.clone();
     async move {
-        // An error means that the sender has gone, which is a stop too.
+        // An error means that the sender is gone, which means stop too.
         let _ = stopped.wait_for(|stopped| *stopped).await;
     }
 }
@@ -105,7 +105,7 @@ async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
         .with_context(|| format!("{flag} {address} cannot be bound; choose a free one"))
 }
 
-/// The webhooks. Every replica serves them.
+/// The webhook server. Every replica runs one.
 fn admission(
     listener: TcpListener,
     args: &RunArgs,
@@ -134,7 +134,7 @@ fn admission(
     .ready(move || ready.ready())
 }
 
-/// Reconciles; of several replicas, while this one leads.
+/// Reconciles; with leader election, only while this replica leads.
 async fn reconcile(
     args: RunArgs,
     connection: Connection,
@@ -143,7 +143,7 @@ async fn reconcile(
 ) -> anyhow::Result<()> {
     let pod = std::env::var("POD_NAME").ok();
     let scopes = scopes(&args);
-    // Nothing when this replica cannot see what it is to reconcile, and another one is to try.
+    // Returns nothing when this replica cannot see what it has to reconcile, so that another one should try.
     let controllers = |client: Client| {
         let mut controllers = JoinSet::new();
         for scope in &scopes {
@@ -169,7 +169,9 @@ async fn reconcile(
                 match ended.context("it panicked") {
                     Ok(Ok(())) => {}
                     Ok(Err(Failure::Blind(blind))) => {
-                        tracing::error!("this replica cannot see what it is to reconcile: {blind}");
+                        tracing::error!(
+                            "this replica cannot see what it has to reconcile: {blind}"
+                        );
                         return None;
                     }
                     Ok(Err(died)) => return Some(Err(died.into())),
@@ -184,7 +186,7 @@ async fn reconcile(
         let client = connection.fenced(&Fence::none(), None)?;
         metrics.leads(true);
         loop {
-            // There is no other one: it begins anew.
+            // There is no other replica to take over, so this one starts again.
             if let Some(ended) = controllers(client.clone()).await {
                 return ended;
             }
@@ -193,7 +195,7 @@ async fn reconcile(
     let settings = leader::Settings {
         namespace: connection.namespace.clone(),
         lease: args.lease,
-        // A container that was started again is another candidate than the one before it.
+        // A restarted container is a new candidate.
         identity: format!(
             "{}-{}",
             pod.as_deref().unwrap_or(labels::MANAGER),
@@ -211,7 +213,7 @@ fn scopes(args: &RunArgs) -> Vec<Scope> {
     if args.watch_namespace.is_empty() {
         return vec![Scope::Cluster];
     }
-    // Named twice is watched once.
+    // A namespace that is given twice is watched once.
     let namespaces: std::collections::BTreeSet<_> = args.watch_namespace.iter().cloned().collect();
     namespaces.into_iter().map(Scope::Namespace).collect()
 }

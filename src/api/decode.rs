@@ -9,7 +9,7 @@ use serde_path_to_error::Segment;
 use super::field_error::shown;
 use super::{FieldError, FieldPath};
 
-/// Most wrong types that are named at once: each costs another decoding.
+/// The most wrong types that are reported at once: each costs another decoding.
 const MOST_TYPES: usize = 16;
 
 /// Decodes `value`, found at `base` in the object, refusing fields that the type does not have.
@@ -38,8 +38,8 @@ pub fn strict<T: DeserializeOwned>(
             Ok(decoded) => break Some(decoded),
             Err(fault) => fault,
         };
-        // Decoding ends at the first wrong type. The next ones are found without that value; where it
-        // cannot be null, without what holds it, which is no fault of its own.
+        // Decoding stops at the first wrong type. To find the next ones, that value is set to null and decoding starts
+        // again. Where null is wrong too, the value around it is set to null; that is no fault of the user's.
         if rest.pointer(&pointer) == value.pointer(&pointer) {
             wrong.push(fault);
         }
@@ -54,8 +54,8 @@ pub fn strict<T: DeserializeOwned>(
     }
 }
 
-/// Makes null of what the pointer says, or of the nearest thing around it that is not null yet. Whether
-/// there was any but the whole.
+/// Sets the value at the pointer to null, or else the nearest value around it that is not null yet. False when only
+/// the whole is left.
 fn take_out(value: &mut Value, mut pointer: &str) -> bool {
     while !pointer.is_empty() {
         if let Some(found) = value.pointer_mut(pointer).filter(|found| !found.is_null()) {
@@ -72,7 +72,7 @@ pub fn lenient<T: DeserializeOwned>(value: &Value, base: &FieldPath<'_>) -> Resu
     tracked(base, value, value).map_err(|(_, fault)| fault)
 }
 
-/// A fault comes with the JSON pointer to it.
+/// Decodes; a fault comes with the JSON pointer to it.
 fn tracked<'de, T: DeserializeOwned, D: serde::Deserializer<'de, Error = serde_json::Error>>(
     base: &FieldPath<'_>,
     value: &Value,
@@ -125,7 +125,7 @@ fn located(
 
 /// What is wrong with the value found at `path`, in Kubernetes' words.
 fn fault(path: &FieldPath<'_>, found: Option<&Value>, error: &serde_json::Error) -> FieldError {
-    // What Rust calls its numbers says nothing to a user.
+    // The names of Rust's number types mean nothing to a user.
     let reason = error.to_string();
     let reason = ["i64", "i32", "u32"].iter().fold(reason, |text, name| {
         text.replace(&format!("expected {name}"), "expected a whole number")

@@ -1,4 +1,4 @@
-//! What is filled in where the user left something out. Used by the webhook and by the reconciler.
+//! The defaults for what the user left out, for the webhook and the reconciler alike.
 
 use std::collections::BTreeMap;
 
@@ -9,9 +9,8 @@ use super::{MCPServer, MCPServerSpec, Transport, labels, pod_template, quantity}
 
 /// Fills in the requests that the user left out.
 ///
-/// `old` is the stored object of an update: a request that this rule gave for the old object becomes
-/// the new one's when the transport changes or when it would exceed the new limit. Doing it twice
-/// changes nothing.
+/// `old` is the stored object of an update. A request that was a default there is replaced by the new object's default
+/// when the transport changes or when it would exceed the new limit. Idempotent.
 pub fn default(server: &mut MCPServer, old: Option<&MCPServer>) {
     let transport = server.spec.transport;
     let limits = limits(&server.spec);
@@ -35,7 +34,7 @@ pub fn default(server: &mut MCPServer, old: Option<&MCPServer>) {
     }
 }
 
-/// Adds the finalizer, as the API server allows it only before deletion began.
+/// Adds the finalizer, unless the object is being deleted: the API server would refuse it then.
 pub fn add_finalizer(server: &mut MCPServer) {
     if server.metadata.deletion_timestamp.is_none() && !labels::has_finalizer(server) {
         let finalizers = server.metadata.finalizers.get_or_insert_default();
@@ -60,7 +59,7 @@ fn request(transport: Transport, name: &str, limits: &BTreeMap<String, Quantity>
     }
 }
 
-/// Whether a quantity is above the limit; a limit that is none (validation names it) bounds nothing.
+/// Whether a quantity is above the limit. An invalid limit, which validation reports, bounds nothing.
 fn exceeds(request: &Quantity, limit: Option<&Quantity>) -> bool {
     let limit = limit
         .and_then(|limit| quantity::parse(&limit.0))
@@ -70,8 +69,8 @@ fn exceeds(request: &Quantity, limit: Option<&Quantity>) -> bool {
         .is_some_and(|(request, limit)| request > limit)
 }
 
-/// The limits that the user gave, in the spec or in the pod template, which is merged over it: of two the
-/// lower one, as a request has to stay within the spec's own limit too.
+/// The limits that the user set, in the spec or in the pod template that is merged over it. Of two, the lower one:
+/// a request has to stay within the spec's own limit too.
 fn limits(spec: &MCPServerSpec) -> BTreeMap<String, Quantity> {
     let mut limits = spec
         .resources
@@ -83,7 +82,7 @@ fn limits(spec: &MCPServerSpec) -> BTreeMap<String, Quantity> {
         .into_iter()
         .flatten()
     {
-        // One that cannot be read is named by validation; null gives none.
+        // Validation reports a limit that cannot be parsed; null removes one.
         let Ok(limit) = serde_json::from_value::<Quantity>(limit.clone()) else {
             continue;
         };
@@ -135,7 +134,7 @@ pub fn security_context(spec: &MCPServerSpec) -> SecurityContext {
 pub const CONFIG_VOLUME: &str = "mcp-config";
 /// Where the config is mounted.
 pub const CONFIG_FOLDER: &str = "/etc/mcp";
-/// The volume for what a server with a read-only root writes.
+/// The volume that a server with a read-only root file system can write to.
 pub const TMP_VOLUME: &str = "mcp-tmp";
 
 /// Where that volume is mounted.
@@ -203,7 +202,7 @@ pub fn probes(spec: &MCPServerSpec) -> Probes<'_> {
     }
 }
 
-/// Seconds a server gets to end what is in flight.
+/// Seconds a server gets to finish the requests in flight.
 pub fn grace_period_seconds(transport: Transport) -> i64 {
     match transport {
         Transport::Stdio => 5,

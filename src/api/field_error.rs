@@ -16,7 +16,7 @@ pub struct FieldError {
 }
 
 impl FieldError {
-    /// The reason of a field that may not be set.
+    /// The reason of a field that must not be set.
     pub const FORBIDDEN: &str = "FieldValueForbidden";
 
     fn new(path: FieldPath<'_>, reason: &'static str, message: String) -> Self {
@@ -41,7 +41,7 @@ impl FieldError {
         )
     }
 
-    /// A field that has to be there.
+    /// A field that must be set.
     pub fn required<'a>(path: impl Into<FieldPath<'a>>, detail: impl fmt::Display) -> Self {
         Self::new(
             path.into(),
@@ -50,7 +50,7 @@ impl FieldError {
         )
     }
 
-    /// A value that stands twice where it may stand once.
+    /// A value that occurs twice and must be unique.
     pub fn duplicate<'a>(
         path: impl Into<FieldPath<'a>>,
         value: impl Into<serde_json::Value>,
@@ -62,12 +62,12 @@ impl FieldError {
         )
     }
 
-    /// A field that may not be set here.
+    /// A field that must not be set here.
     pub fn forbidden<'a>(path: impl Into<FieldPath<'a>>, detail: impl fmt::Display) -> Self {
         Self::new(path.into(), Self::FORBIDDEN, format!("Forbidden: {detail}"))
     }
 
-    /// A value that is none of the ones there are.
+    /// A value that is not one of the supported ones.
     pub fn not_supported<'a>(
         path: impl Into<FieldPath<'a>>,
         value: &str,
@@ -82,17 +82,17 @@ impl FieldError {
         Self::new(path.into(), "FieldValueNotSupported", message)
     }
 
-    /// A value that is too large; `size` says how large it is.
+    /// A value that is too long; `size` is its length.
     pub fn too_long<'a>(path: impl Into<FieldPath<'a>>, size: usize, limit: usize) -> Self {
         let message = format!("Too long: {size} bytes, may not be more than {limit} bytes");
         Self::new(path.into(), "FieldValueTooLong", message)
     }
 }
 
-/// Most characters of a value that is shown within a sentence.
+/// The most characters of a value that is shown within a sentence.
 const SHOWN: usize = 80;
 
-/// A value as JSON for a sentence, cut short where it is long.
+/// A value as JSON for a sentence, truncated when it is long.
 pub fn shown(value: &serde_json::Value) -> String {
     let text = value.to_string();
     match text.char_indices().nth(SHOWN) {

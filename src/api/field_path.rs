@@ -1,10 +1,10 @@
-//! Paths of fields, as `field.Path` of k8s.io/apimachinery: a step costs nothing, and the text is made only for a fault.
+//! Paths of fields, like `field.Path` of k8s.io/apimachinery. A step is cheap; the text is made only for a fault.
 
 use std::fmt;
 
-/// Where a value stands in an object. `Display` gives `spec.env[2].name`, `spec.config[SESSION_TIMEOUT]`.
+/// The place of a value in an object. `Display` gives `spec.env[2].name`, `spec.config[SESSION_TIMEOUT]`.
 ///
-/// A path borrows its parent, as keys may be as long as the object.
+/// A path borrows its parent and its keys, because a key may be as long as the object.
 #[derive(Clone, Copy, Debug)]
 pub struct FieldPath<'a>(Step<'a>);
 

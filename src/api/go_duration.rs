@@ -1,8 +1,8 @@
 //! Durations as Go's `time.ParseDuration` reads them: MCP servers written in Go read the same text. `tests/oracles`
 //! compares the two.
 //!
-//! Own code, because no published parser passed Go's own test table when this was written:
-//! `kube::core::Duration` takes `--5s`, `go-parse-duration` panics on `12µs` and refuses the largest
+//! This is our own code because no published parser passed Go's own test table when this was written:
+//! `kube::core::Duration` accepts `--5s`, `go-parse-duration` panics on `12µs` and refuses the largest
 //! duration, `go-duration` refuses `0`.
 
 /// Go adds up in 64 bits without a sign, so that the smallest `i64` can be read.
@@ -10,8 +10,8 @@ const LIMIT: u64 = 1 << 63;
 
 /// Parses a signed sequence of decimal numbers with units (`1h30m`, `-1.5s`, `300ms`).
 ///
-/// Returns nanoseconds, or nothing where Go returns an error: a number without a unit (other than a
-/// bare `0`), an unknown unit, no digits, or a value that does not fit 64 bits.
+/// Returns nanoseconds, or `None` where Go returns an error: a number without a unit (other than a bare `0`), an
+/// unknown unit, no digits, or a value that does not fit 64 bits.
 pub fn parse(text: &str) -> Option<i64> {
     let (negative, mut rest) = match text.as_bytes().first()? {
         b'-' => (true, &text[1..]),

@@ -1,11 +1,11 @@
 //! Image references as nodes read them: `[registry/]repository[:tag][@digest]`.
 //!
-//! This takes exactly what Go's `github.com/distribution/reference` 0.6 takes in `ParseNormalizedNamed`, which the
+//! This accepts exactly what `ParseNormalizedNamed` of Go's `github.com/distribution/reference` 0.6 accepts, which the
 //! kubelet and containerd call; `tests/oracles` compares the two.
 //!
-//! Own code, because of how the libraries failed: `oci-spec` 0.10 keeps 12 MiB for its regular expression after the
-//! first use, takes letters of any script in a tag, takes digests in upper case, and refuses IPv6 hosts;
-//! `container_image_dist_ref` 0.3 takes and refuses other corner cases than Go does, and has unsafe code.
+//! This is our own code because the published crates fall short. `oci-spec` 0.10 keeps 12 MiB for its regular
+//! expression after the first use, accepts letters of any script in a tag, accepts digests in upper case, and refuses
+//! IPv6 hosts. `container_image_dist_ref` 0.3 differs from Go in corner cases and has unsafe code.
 
 /// Most bytes of a repository's name, with `library/` and without the registry.
 const MOST_OF_NAME: usize = 255;
@@ -17,16 +17,16 @@ const DEFAULT_HOST: &str = "docker.io";
 const LEGACY_HOST: &str = "index.docker.io";
 const LIBRARY: &str = "library/";
 
-/// What a reference says beside the name. Nothing is filled in: without a tag there is none here.
+/// The tag and the digest of a reference. Nothing is filled in: there is no default tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImageReference<'a> {
-    /// Behind the `:`.
+    /// The part after the `:`.
     pub tag: Option<&'a str>,
-    /// Behind the `@`, with the algorithm.
+    /// The part after the `@`, with the algorithm.
     pub digest: Option<&'a str>,
 }
 
-/// Reads a reference. Nothing for what nodes refuse.
+/// Parses a reference. Returns `None` for what nodes refuse.
 pub fn parse(text: &str) -> Option<ImageReference<'_>> {
     if is_identifier(text) {
         return None;
@@ -38,7 +38,7 @@ pub fn parse(text: &str) -> Option<ImageReference<'_>> {
     valid.then_some(ImageReference { tag, digest })
 }
 
-/// The text before the first separator, and the one behind it if there is a separator.
+/// Splits at the first separator, if there is one.
 fn cut(text: &str, separator: char) -> (&str, Option<&str>) {
     match text.split_once(separator) {
         Some((before, after)) => (before, Some(after)),
@@ -46,12 +46,12 @@ fn cut(text: &str, separator: char) -> (&str, Option<&str>) {
     }
 }
 
-/// The id of an image. Docker takes it for an image that is there already, so it cannot be a repository.
+/// Whether the text is the id of an image. To Docker it means a local image, so it cannot be a repository.
 fn is_identifier(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(is_lower_hex)
 }
 
-/// The registry, and what is left. The first part is a registry if it looks like one.
+/// Splits off the registry. The first part is a registry if it looks like one.
 fn split_host(text: &str) -> (&str, &str) {
     match text.split_once('/') {
         Some((LEGACY_HOST, rest)) => (DEFAULT_HOST, rest),
@@ -70,7 +70,7 @@ fn is_name(host: &str, path: &str) -> bool {
     let prefix = match is_host(host) {
         true if in_library => LIBRARY.len(),
         true => 0,
-        // `my_team.x/app`: no host has an underscore. Go then takes it for a part of the path.
+        // `my_team.x/app`: no host name has an underscore, so Go reads it as a part of the path.
         false if is_component(host) => host.len() + 1,
         false => return false,
     };

@@ -17,19 +17,19 @@ pub const INSTANCE: &str = "app.kubernetes.io/instance";
 pub const TRANSPORT: &str = "mcp.example.com/transport";
 /// Annotation of the pod template with a hash of the config: a config change rolls the pods.
 pub const CONFIG_HASH: &str = "mcp.example.com/config-hash";
-/// Annotation of each child with a hash of what was applied: tells a field that we no longer want
-/// from one that somebody else set.
+/// Annotation of each child with a hash of what was applied. It tells a field that we no longer want from one that
+/// somebody else set.
 pub const APPLIED_HASH: &str = "mcp.example.com/applied-hash";
-/// Annotation of a Deployment that is being taken down: when that began (RFC 3339).
+/// Annotation of a Deployment that is being shut down: when that began (RFC 3339).
 pub const GRACEFUL_SHUTDOWN: &str = "mcp.example.com/graceful-shutdown";
-/// Annotation of an MCPServer; whenever its value changes, everything that failed is tried again at once.
+/// Annotation of an MCPServer; whenever its value changes, everything that failed is retried at once.
 pub const RECONCILE_AT: &str = "mcp.example.com/reconcile-at";
 /// Name of the port, in the container and in the Service.
 pub const PORT: &str = "mcp";
 /// The container the server runs in.
 pub const CONTAINER: &str = "mcp-server";
 
-/// Whether an object is kept by our finalizer.
+/// Whether an object has our finalizer.
 pub fn has_finalizer(object: &impl ResourceExt) -> bool {
     object
         .finalizers()
@@ -68,7 +68,7 @@ pub fn all(server: &MCPServer) -> BTreeMap<String, String> {
     labels
 }
 
-/// What the ConfigMap's name has beside the server's.
+/// The suffix of the ConfigMap's name, after the server's.
 pub const CONFIG_SUFFIX: &str = "-config";
 
 /// Name of the ConfigMap of the MCPServer of this name.

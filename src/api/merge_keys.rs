@@ -1,4 +1,4 @@
-//! The keys by which items of two lists are the same item: the one table of them.
+//! The merge keys: the fields by which items of two lists are the same item. This is the only table of them.
 //!
 //! Source: `x-kubernetes-list-map-keys` of Kubernetes' kinds.
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 /// Names of the fields that are the key of a list's items; none for a list that is replaced whole.
 pub type Keys = &'static [&'static str];
 
-/// Those of a list in a pod template.
+/// The keys of a list in a pod template.
 pub fn of_pod_template(list: &str) -> Keys {
     match list {
         "containers" | "initContainers" | "volumes" | "env" | "imagePullSecrets"
@@ -23,7 +23,7 @@ pub fn of_pod_template(list: &str) -> Keys {
     }
 }
 
-/// Those of a list in a whole child, whose first item this is.
+/// The keys of a list in a whole child; `first` is the first item of the list.
 pub fn of_child(list: &str, first: Option<&Value>) -> Keys {
     match list {
         "ownerReferences" => &["uid"],
@@ -35,18 +35,18 @@ pub fn of_child(list: &str, first: Option<&Value>) -> Keys {
     }
 }
 
-/// What two items of a list have in common when they are the same item. A port without a protocol is a TCP port.
+/// The key of an item, equal for two items that are the same one. A port without a protocol is a TCP port.
 pub fn item_key(keys: &[&str], item: &Value) -> String {
     let key_of = |key: &&str| match item.get(key) {
         Some(value) => value.to_string(),
         None if *key == "protocol" => "\"TCP\"".to_owned(),
         None => "null".to_owned(),
     };
-    // JSON has no line break outside of a text, and writes the one within as an escape.
+    // A safe separator: these JSON texts are on one line, and a line break within a string is escaped.
     keys.iter().map(key_of).collect::<Vec<_>>().join("\n")
 }
 
-/// Where the item of each key stands; of two of one key the first.
+/// The index of the item of each key; the first one when two items have the same key.
 pub fn places(keys: &[&str], items: &[Value]) -> HashMap<String, usize> {
     let mut places = HashMap::new();
     for (at, item) in items.iter().enumerate() {

@@ -12,14 +12,14 @@ use super::{FieldError, FieldPath, decode, labels};
 /// Where the overlay stands in the object.
 const PATH: FieldPath<'_> = FieldPath::POD_TEMPLATE;
 
-/// Decodes the overlay, naming every field that no pod template has.
+/// Decodes the overlay, and reports every field that a pod template does not have.
 pub fn decode(overlay: &Value) -> Result<PodTemplateSpec, Vec<FieldError>> {
     let mut faults = Vec::new();
     let mut rest = overlay.clone();
     take_directives(&mut rest, &PATH, &mut faults);
     let decoded = decode::strict(&rest, &PATH).or_else(|mut found| {
-        // Null removes what is built, also where no value can be null (an entry of a map). What no pod
-        // has is named with null as well.
+        // Null removes what the operator built, even where the type allows no null (an entry of a map). An unknown
+        // field is reported even when its value is null.
         let decoded = decode::strict(&without_nulls(&rest), &PATH);
         found.retain(|fault| fault.reason == FieldError::FORBIDDEN);
         faults.append(&mut found);
@@ -74,14 +74,14 @@ pub fn merge(built: PodTemplateSpec, overlay: &Value) -> serde_json::Result<PodT
     serde_json::from_value(merged)
 }
 
-/// What the overlay says of the server's own container, and where in the list.
+/// The server's own container in the overlay, and its index.
 pub fn own_container(overlay: Option<&Value>) -> Option<(usize, &Value)> {
     let containers = overlay?["spec"]["containers"].as_array()?;
     let mut places = containers.iter().enumerate();
     places.find(|(_, container)| container["name"] == labels::CONTAINER)
 }
 
-/// The names of the variables in a container of the overlay, and where in its list.
+/// The names of the environment variables of a container in the overlay, and their indexes.
 pub fn env(container: &Value) -> impl Iterator<Item = (usize, &str)> {
     let entries = container["env"]
         .as_array()
@@ -91,13 +91,13 @@ pub fn env(container: &Value) -> impl Iterator<Item = (usize, &str)> {
     entries.filter_map(|(index, entry)| Some((index, entry["name"].as_str()?)))
 }
 
-/// Whether the pods have the users of their node, which is so unless `hostUsers` is false.
+/// Whether the pods run in the user namespace of their node, which they do unless `hostUsers` is false.
 pub fn host_users(overlay: Option<&Value>) -> bool {
     overlay.is_none_or(|overlay| overlay["spec"]["hostUsers"] != false)
 }
 
-/// The account that the overlay names by the deprecated alias, which Kubernetes reads where there is no
-/// `serviceAccountName` beside it.
+/// The account that the overlay names by the deprecated alias. Kubernetes reads the alias only when
+/// `serviceAccountName` is not set.
 fn account_alias(overlay: &Value) -> Option<&str> {
     let given = |field: &str| {
         overlay["spec"][field]
@@ -140,7 +140,7 @@ fn merge_fields(base: &mut Map<String, Value>, overlay: &Map<String, Value>, fie
     }
 }
 
-/// A volume has one source: a source of another kind replaces it, one of the same kind amends it.
+/// A volume has one source: a source of another kind replaces it, a source of the same kind is merged into it.
 fn replace_source(base: &mut Map<String, Value>, overlay: &Map<String, Value>) {
     let given = |name: &str| overlay.get(name).is_some_and(|value| !value.is_null());
     if overlay.keys().any(|name| name != "name" && given(name)) {
@@ -148,7 +148,7 @@ fn replace_source(base: &mut Map<String, Value>, overlay: &Map<String, Value>) {
     }
 }
 
-/// Fields of which Kubernetes takes one: naming one replaces the others.
+/// The fields to remove from the base because Kubernetes allows only one of the alternatives.
 fn replaced_alternatives(field: &str, overlay: &Map<String, Value>) -> Vec<&'static str> {
     let alternatives: &[&str] = match field {
         "env" => &["value", "valueFrom"],

@@ -1,10 +1,10 @@
 //! Resource quantities (`100m`, `1.5Gi`, `1e3`) as Kubernetes reads them; `tests/oracles` compares the two.
 //!
-//! Own code, because the one published parser (`kube_quantity`) takes `--1`, refuses `1Ei`, and panics when it
-//! compares values that are far apart.
+//! This is our own code because the one published parser (`kube_quantity`) accepts `--1`, refuses `1Ei`, and panics
+//! when it compares values that are far apart.
 //!
-//! Refused here although Kubernetes takes it: text without a digit (`-`, `.`, `M`), which it reads as 0, and an
-//! exponent beyond 50, which no resource has.
+//! Two kinds of text are refused here although Kubernetes accepts them: text without a digit (`-`, `.`, `M`), which it
+//! reads as 0, and an exponent beyond 50, which no resource needs.
 
 use std::cmp::Ordering;
 use std::iter::repeat_n;
@@ -17,7 +17,7 @@ pub struct ParsedQuantity {
     nanos: Vec<u8>,
 }
 
-/// A billionth is so many places behind the point.
+/// The number of decimal places: a billionth is the smallest unit.
 const PLACES: i64 = 9;
 /// The largest exponent read, and the smallest below zero.
 const MOST_EXPONENT: i64 = 50;
@@ -33,7 +33,7 @@ enum Suffix {
     Decimal(i64),
 }
 
-/// Parses a quantity. Nothing for what the API server would refuse:
+/// Parses a quantity. Returns `None` for text that the API server would refuse. The syntax is
 /// `<sign><digits>[.<digits>]<suffix>`, the suffix one of n, u, m, k, M, G, T, P, E, Ki, Mi, Gi, Ti,
 /// Pi, Ei, or an exponent (`e3`, `E-2`).
 pub fn parse(text: &str) -> Option<ParsedQuantity> {
@@ -108,7 +108,7 @@ fn digits(whole: &str, fraction: &str) -> impl Iterator<Item = u8> {
         .map(|byte| byte - b'0')
 }
 
-/// Times 2^`power`, which is 60 at most: then digit and carry stay below 2^64.
+/// Multiplies by 2^`power`, which is 60 at most, so that digit and carry stay below 2^64.
 fn double(digits: &mut Vec<u8>, power: u32) {
     let last = |sum: u64| u8::try_from(sum % 10).unwrap_or_default();
     let mut carry = 0;
@@ -123,7 +123,7 @@ fn double(digits: &mut Vec<u8>, power: u32) {
     }
 }
 
-/// Times 10^`shift`. What is lost behind the last place counts as one there, as in Kubernetes.
+/// Multiplies by 10^`shift`. A remainder below the last place is rounded up, as in Kubernetes.
 fn scale(digits: &mut Vec<u8>, shift: i64) {
     let places = usize::try_from(shift.unsigned_abs()).unwrap_or(usize::MAX);
     if shift >= 0 {
@@ -150,7 +150,7 @@ fn add_one(digits: &mut Vec<u8>) {
     digits.push(1);
 }
 
-/// Both without zeros at the far end.
+/// Compares two numbers; both without zeros at the far end.
 fn compare(a: &[u8], b: &[u8]) -> Ordering {
     a.len()
         .cmp(&b.len())

@@ -1,4 +1,4 @@
-//! The config keys that an operator of MCP servers understands: sessions and CORS.
+//! The config keys that the operator itself reads: sessions and CORS.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::{MCPServerSpec, Transport, go_duration};
 pub const SESSION_TIMEOUT: &str = "SESSION_TIMEOUT";
 /// Config key of http: origins that may call, separated by commas.
 pub const CORS_ORIGINS: &str = "CORS_ORIGINS";
-/// Session timeout of a server that names none.
+/// Session timeout of a server that sets none.
 pub const DEFAULT_SESSION_TIMEOUT: &str = "30m";
 
 /// The session timeout as the user wrote it, or the default. Only streamable-http has sessions.
@@ -25,8 +25,8 @@ pub fn parse_timeout(text: &str) -> Option<Duration> {
     u64::try_from(nanos).ok().map(Duration::from_nanos)
 }
 
-/// Seconds of the Service's session affinity: the session timeout, rounded up, within 1 s to 1 day
-/// (what Kubernetes takes).
+/// Seconds of the Service's session affinity: the session timeout, rounded up and clamped to what Kubernetes accepts
+/// (1 s to 1 day).
 pub fn affinity_seconds(spec: &MCPServerSpec) -> i32 {
     let timeout = parse_timeout(timeout_text(spec)).unwrap_or(Duration::from_mins(30));
     let seconds = timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0);

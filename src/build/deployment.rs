@@ -21,7 +21,7 @@ use crate::api::{
     MCPServer, MCPServerSpec, Transport, config_json, defaults, labels, pod_template,
 };
 
-/// The Deployment of a server. An error only for a pod template that validation refuses.
+/// The Deployment of a server. Fails only for a pod template that validation refuses.
 pub fn deployment(server: &MCPServer) -> serde_json::Result<Deployment> {
     let spec = &server.spec;
     Ok(Deployment {
@@ -40,8 +40,9 @@ pub fn deployment(server: &MCPServer) -> serde_json::Result<Deployment> {
     })
 }
 
-/// Two servers on one standard input make no sense; of the others none is taken away before its
-/// successor is ready. The surge is Kubernetes' default, given so that it goes when the strategy does.
+/// A stdio server is recreated, because two servers on one standard input make no sense. Of the others, no pod is
+/// removed before its successor is ready. The surge is Kubernetes' default; we set it so that we own it, and it goes
+/// when the strategy changes.
 fn strategy(transport: Transport) -> DeploymentStrategy {
     if transport == Transport::Stdio {
         return DeploymentStrategy {
@@ -58,8 +59,8 @@ fn strategy(transport: Transport) -> DeploymentStrategy {
     }
 }
 
-/// The template of the server's pods: what the operator makes, with `spec.podTemplate` merged over it. An error
-/// only for a pod template that validation refuses.
+/// The template of the server's pods: the operator's own, with `spec.podTemplate` merged over it. Fails only for a pod
+/// template that validation refuses.
 pub fn template(server: &MCPServer) -> serde_json::Result<PodTemplateSpec> {
     let mut template = made(server);
     if let Some(overlay) = &server.spec.pod_template {
@@ -85,7 +86,7 @@ fn made(server: &MCPServer) -> PodTemplateSpec {
             volumes: some(volumes),
             image_pull_secrets: some(spec.image_pull_secrets.clone()),
             service_account_name: spec.service_account.clone(),
-            // A server that names no account has no business with the API.
+            // A server that names no account has no use for the API.
             automount_service_account_token: spec.service_account.is_none().then_some(false),
             termination_grace_period_seconds: Some(defaults::grace_period_seconds(spec.transport)),
             ..Default::default()
@@ -202,7 +203,7 @@ fn probes(spec: &MCPServerSpec) -> (Option<Probe>, Option<Probe>) {
     (Some(timed(liveness, 30, 10)), Some(timed(readiness, 5, 5)))
 }
 
-/// The config, and a place to write to where the root is read-only.
+/// The volume of the config, and one to write to where the root file system is read-only.
 fn volumes(server: &MCPServer) -> (Vec<Volume>, Vec<VolumeMount>) {
     let spec = &server.spec;
     let mut volumes = Vec::new();

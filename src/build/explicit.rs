@@ -1,8 +1,8 @@
-//! Defaults of the API server, written out in what we apply.
+//! Sets the API server's defaults in what we apply, so that we own them.
 //!
-//! Server-side apply takes away only what we own. A default that the API server added beside an owned
-//! field would stay when the field goes: a probe without a handler, a volume of two kinds, a variable
-//! with a value and a source; and the API server would refuse the change. Owned, it goes with the rest.
+//! Server-side apply removes only fields that we own. A default that the API server added beside a field of ours would
+//! stay when our field goes: a probe without a handler, a volume of two kinds, a variable with a value and a source.
+//! The API server would refuse the change. A default that we own is removed with the rest.
 
 use k8s_openapi::api::core::v1::{
     Container, EnvVarSource, HTTPGetAction, Lifecycle, PodTemplateSpec, Probe, Volume,
@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-/// Writes them out. Source: `SetDefaults_*` of k8s.io/kubernetes `pkg/apis/core/v1`.
+/// Sets the defaults. Source: `SetDefaults_*` of k8s.io/kubernetes `pkg/apis/core/v1`.
 pub fn defaults(template: &mut PodTemplateSpec) {
     let Some(spec) = &mut template.spec else {
         return;
@@ -25,9 +25,9 @@ pub fn defaults(template: &mut PodTemplateSpec) {
     for volume in spec.volumes.iter_mut().flatten() {
         self::volume(volume);
     }
-    // The deprecated twin, which the API server fills in and from which it would bring the name back.
+    // The API server copies the name to this deprecated twin, and would restore the name from it.
     spec.service_account.clone_from(&spec.service_account_name);
-    // False is what the absence of these means; the API server does not keep it.
+    // False is the default of these; the API server does not store it.
     for flag in [
         &mut spec.host_network,
         &mut spec.host_pid,

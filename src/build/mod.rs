@@ -1,4 +1,4 @@
-//! The children as they should be: pure builders, one file a child.
+//! The children as they should be: pure builders, one file per child. They know the types, not the rules.
 
 pub mod config_map;
 pub mod deployment;

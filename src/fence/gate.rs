@@ -1,4 +1,4 @@
-//! The fence where bytes leave.
+//! The fence at the socket: where bytes are written.
 
 use std::io;
 use std::pin::Pin;
@@ -9,7 +9,7 @@ use hyper_util::client::legacy::connect::{Connected, Connection};
 
 use super::Fence;
 
-/// A connection that sends nothing past the fence.
+/// A connection that writes nothing once the fence is closed.
 #[derive(Debug)]
 pub struct Gate<C> {
     connection: C,
@@ -17,7 +17,7 @@ pub struct Gate<C> {
 }
 
 impl<C> Gate<C> {
-    /// Puts the fence in the connection's way.
+    /// Puts the fence around the connection.
     pub fn new(connection: C, fence: Fence) -> Self {
         Self { connection, fence }
     }

@@ -1,10 +1,10 @@
-//! The fence around a leader: past a deadline nothing leaves it, whatever is still running.
+//! The fence around a leader: after a deadline it sends nothing, whatever is still running.
 //!
-//! A process can be paused at any moment (SIGSTOP, a frozen machine) and wake up when another one leads. What it
-//! was about to write must not be written then. So the deadline is looked at twice: where a request is handed over,
-//! and again where its bytes leave, because a connection is a task of its own and holds what was
-//! handed over before the pause. What is left is the step from that look to the system call; and what the
-//! kernel has not sent by then it gives up in time (see `connect`).
+//! A process can be paused at any moment (SIGSTOP, a frozen machine) and wake up when another replica leads. It must
+//! not send then what it was about to write. So the deadline is checked twice: where a request is handed to the
+//! client, and again where its bytes are written to the socket, because a connection is a task of its own and may
+//! hold requests from before the pause. One gap is left, between the second check and the system call. Bytes that
+//! the kernel still holds are dropped in time by a socket option (see `connect`).
 
 mod gate;
 mod requests;
@@ -14,12 +14,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 pub use gate::Gate;
 
-/// Until when one lead's requests may leave. Once that is over, it stays so: the next lead has a fence of its own.
+/// Until when the requests of one lead may be sent. Once closed it stays closed; the next lead has its own fence.
 #[derive(Clone, Debug)]
 pub struct Fence(Arc<Mutex<Option<Open>>>);
 
-/// Open for so long from a moment on, by both clocks: the monotonic one stands still while a machine
-/// sleeps, the other can be set back.
+/// Open for a time from a moment on. Measured by both clocks: the monotonic one stands still while a machine sleeps,
+/// the other can be set back.
 #[derive(Clone, Copy, Debug)]
 struct Open {
     since: Moment,
@@ -36,7 +36,7 @@ fn current(open: Option<Open>) -> Option<Open> {
     open.filter(|open| !open.left().is_zero())
 }
 
-/// A moment by both clocks.
+/// A moment, by both clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
     monotonic: Instant,
@@ -52,49 +52,49 @@ impl Moment {
         }
     }
 
-    /// The time since then, by the clock that went further.
+    /// The time since then, by the clock that advanced further.
     pub fn elapsed(&self) -> Duration {
         let wall = self.wall.elapsed().unwrap_or_default();
         self.monotonic.elapsed().max(wall)
     }
 }
 
-/// A request was held back.
+/// A request was stopped at the fence.
 #[derive(Debug, thiserror::Error)]
 #[error("this replica does not lead any more; another one goes on")]
 pub struct NotLeading;
 
 impl Fence {
-    /// Lets requests out for `time` from `since` on.
+    /// A fence that lets requests out for `time` from `since` on.
     pub fn open(since: Moment, time: Duration) -> Self {
         Self(Arc::new(Mutex::new(Some(Open { since, time }))))
     }
 
-    /// Open for good, unless it is closed.
+    /// A fence without a deadline; it is open until it is closed.
     pub fn none() -> Self {
         Self::open(Moment::now(), Duration::MAX)
     }
 
-    /// Lets requests out for `time` from `since` on, if it still lets any out.
+    /// Moves the deadline to `time` after `since`, unless the fence is closed already.
     pub fn renew(&self, since: Moment, time: Duration) {
         let mut open = self.lock();
         *open = current(*open).map(|_| Open { since, time });
     }
 
-    /// Lets no request out any more.
+    /// Closes the fence for good.
     pub fn close(&self) {
         *self.lock() = None;
     }
 
-    /// How long requests may go out from now on; zero when they may not.
+    /// How long the fence stays open from now on; zero when it is closed.
     pub fn left(&self) -> Duration {
         let mut open = self.lock();
-        // Once over is over, also when a clock is set back after it.
+        // A closed fence stays closed even when a clock is set back later.
         *open = current(*open);
         open.map(Open::left).unwrap_or_default()
     }
 
-    /// An error when nothing may go out any more.
+    /// Fails when the fence is closed.
     fn check(&self) -> Result<(), NotLeading> {
         if self.left().is_zero() {
             return Err(NotLeading);

@@ -1,4 +1,4 @@
-//! The fence where requests are handed over.
+//! The fence at the client: where requests are handed over.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -20,7 +20,7 @@ impl<S> Layer<S> for Fence {
     }
 }
 
-/// A client's service whose requests pass the fence.
+/// A client's service that takes requests only while the fence is open.
 #[derive(Clone, Debug)]
 pub struct Fenced<S> {
     inner: S,
@@ -46,9 +46,9 @@ where
         }
         let fence = self.fence.clone();
         let mut answer = Box::pin(self.inner.call(request));
-        // Between here and the wire there may be a connection to open or a token to fetch, so it is looked at
-        // again before each step. A write whose answer comes too late is given up; whether it was done, the
-        // next leader sees.
+        // Before the request is sent, a connection may have to be opened or a token fetched. So the fence is checked
+        // again before each step. A write whose answer comes too late is abandoned; the next leader sees whether it
+        // took effect.
         poll_fn(move |context| {
             fence.check()?;
             answer.as_mut().poll(context).map_err(Into::into)

@@ -1,5 +1,5 @@
-//! Rules of a container's parts: resources, security context, environment. For our own container and
-//! for those of the pod template.
+//! The rules for the parts of a container: resources, security context, environment. They apply to our own container
+//! and to those of the pod template.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -92,13 +92,13 @@ fn is_resource(name: &str) -> bool {
         || (name.contains('/') && names::is_qualified_name(name))
 }
 
-/// Extended resources and huge pages: Kubernetes takes a request only with an equal limit.
+/// Whether Kubernetes accepts a request only with an equal limit: extended resources and huge pages.
 fn not_overcommitted(name: &str) -> bool {
     name.contains('/') || name.starts_with("hugepages-")
 }
 
-/// Contradictions at which the API server or the kubelet would stop the pod. `host_users`: whether the
-/// pod has the users of its node (the absence of `hostUsers` means so).
+/// Finds contradictions that make the API server or the kubelet refuse the pod. `host_users`: whether the pod runs in
+/// the user namespace of its node (the default of `hostUsers`).
 pub fn security_context(
     path: &FieldPath<'_>,
     context: Option<&SecurityContext>,
@@ -212,7 +212,7 @@ fn local_profile(
     }
 }
 
-/// Names are well formed and stand once; a value has one source.
+/// Names are well formed and unique; a value has one source.
 pub fn env(path: &FieldPath<'_>, env: &[EnvVar], faults: &mut Vec<FieldError>) {
     env_entries(path, env, faults);
     let mut seen = HashSet::new();
@@ -226,7 +226,7 @@ pub fn env(path: &FieldPath<'_>, env: &[EnvVar], faults: &mut Vec<FieldError>) {
     }
 }
 
-/// The same for each entry by itself.
+/// The rules of [`env()`] for each entry by itself, without uniqueness.
 pub fn env_entries(path: &FieldPath<'_>, env: &[EnvVar], faults: &mut Vec<FieldError>) {
     for (index, entry) in env.iter().enumerate() {
         let path = path.index(index);

@@ -1,4 +1,4 @@
-//! The rules. Every fault of an object is found in one pass, by webhook, reconciler and `validate` alike.
+//! The rules, for the webhook, the reconciler and `validate` alike. One pass finds every fault of an object.
 
 mod container;
 #[cfg(test)]
@@ -16,7 +16,7 @@ use crate::api::field_error::{FieldError, shown};
 use crate::api::v1alpha1::{MCPServer, MCPServerSpec, Transport};
 use crate::api::{FieldPath, config_json, image_reference, names, pod_template, session};
 
-/// Most bytes of a ConfigMap's values; the API server refuses more.
+/// The most bytes of a ConfigMap's values; the API server refuses more.
 const CONFIG_MAP_LIMIT: usize = 1024 * 1024;
 
 /// Names of the environment variables that the operator sets.
@@ -29,16 +29,16 @@ pub const BUILT_IN_ENV: [&str; 6] = [
     CONFIG_FILE_ENV,
 ];
 
-/// Nobody reads more at once; an object has room for a hundred thousand.
+/// The most faults that are reported at once. An object has room for a hundred thousand, which nobody would read.
 const MOST_FAULTS: usize = 100;
 
-/// The one that is there with config only.
+/// The variable that is set only when there is config.
 const CONFIG_FILE_ENV: &str = "MCP_CONFIG_FILE";
 
 /// Every fault of the object.
 ///
-/// With the stored object of an update, faults that it already has are let through: a rule that was
-/// added later must not lock objects.
+/// `old` is the stored object of an update. Faults that it already has are let through: a rule that was added later
+/// must not make stored objects uneditable.
 pub fn validate(server: &MCPServer, old: Option<&MCPServer>) -> Vec<FieldError> {
     let mut faults = faults(server);
     if let Some(old) = old.filter(|_| !faults.is_empty()) {
@@ -115,7 +115,7 @@ fn image(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
     }
 }
 
-/// Whether so many replicas can be had with the transport; also for requests to the scale subresource.
+/// Checks the number of replicas against the transport; also for requests to the scale subresource.
 pub fn replicas(transport: Transport, replicas: i32) -> Option<FieldError> {
     if replicas < 0 {
         return Some(FieldError::invalid(
@@ -354,7 +354,7 @@ fn health(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
     }
 }
 
-/// What is not wrong but probably not meant. Never a reason to refuse.
+/// Warnings about what is valid but probably not meant. Never a reason to refuse.
 pub fn warnings(server: &MCPServer) -> Vec<String> {
     let spec = &server.spec;
     let mut warnings = Vec::new();
@@ -404,7 +404,7 @@ fn is_built_in(spec: &MCPServerSpec, name: &str) -> bool {
     BUILT_IN_ENV.contains(&name) && (name != CONFIG_FILE_ENV || !spec.config.is_empty())
 }
 
-/// The warning about so many replicas; also for requests to the scale subresource.
+/// The warning about zero replicas; also for requests to the scale subresource.
 pub fn no_replicas(replicas: i32) -> Option<String> {
     (replicas == 0).then(|| {
         let path = FieldPath::SPEC.child("replicas");

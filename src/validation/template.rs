@@ -1,5 +1,5 @@
-//! Rules of `spec.podTemplate`: what of it would stop the pods later. Looked at as the user wrote it, for
-//! the paths, and as `build` merges it, for what the pods get.
+//! The rules of `spec.podTemplate`: they find what would stop the pods later. They look at it as the user wrote it,
+//! for the paths, and as `build` merges it, for what the pods get.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -15,7 +15,7 @@ use crate::api::v1alpha1::{MCPServer, Resources};
 use crate::api::{FieldError, FieldPath, defaults, labels, merge_keys, names, pod_template};
 use crate::build;
 
-/// The overlay decodes, leaves alone what the operator relies on, and amends what there is.
+/// The overlay decodes, is valid by itself, and leaves alone what the operator relies on.
 pub fn pod_template(server: &MCPServer, faults: &mut Vec<FieldError>) {
     let Some(overlay) = &server.spec.pod_template else {
         return;
@@ -32,7 +32,7 @@ pub fn pod_template(server: &MCPServer, faults: &mut Vec<FieldError>) {
     merged(server, &template, faults);
 }
 
-/// Items that are the same item: merging would not know which one is meant.
+/// Finds items of a list with the same merge key: merging could not tell which one is meant.
 fn duplicates(value: &Value, path: &FieldPath<'_>, field: &str, faults: &mut Vec<FieldError>) {
     match value {
         Value::Object(fields) => {
@@ -191,8 +191,8 @@ fn pod(spec: &PodSpec, overlay: &Value, faults: &mut Vec<FieldError>) {
     }
 }
 
-/// A container as it is written; `pod` for one that is not ours and hence is what its pod gets; `elsewhere`
-/// when one of the pod's other list has its name.
+/// Checks a container as the user wrote it. `pod` is set for a container that is not ours, which is complete as written
+/// and takes its pod's settings. `elsewhere` says that a container of the pod's other list has the same name.
 fn one_container(
     path: &FieldPath<'_>,
     container: &Container,
@@ -268,7 +268,7 @@ fn one_container(
     }
 }
 
-/// A name is one port's only: of those written and, for our own container, of those merged.
+/// Port names are unique, among those written and, for our own container, among those merged.
 fn port_names(
     path: &FieldPath<'_>,
     written: &[ContainerPort],
@@ -283,7 +283,7 @@ fn port_names(
             continue;
         };
         if !seen.insert(name) {
-            // What is built comes first, so that the second one of a name is a written one.
+            // The built ports come first, so the second port of a name is one that the user wrote.
             let place: Option<&usize> = places.get(&key(port));
             faults.push(match place {
                 Some(at) => FieldError::duplicate(path.index(*at).child("name"), name),
@@ -300,7 +300,7 @@ fn own_resources(resources: &ResourceRequirements) -> Resources {
     }
 }
 
-/// What the pods get still is what the operator relies on, and free of contradictions.
+/// The merged template still has what the operator relies on, and no contradictions.
 fn merged(server: &MCPServer, written: &PodTemplateSpec, faults: &mut Vec<FieldError>) {
     const ROOT: FieldPath<'_> = FieldPath::POD_TEMPLATE;
     let metadata = ROOT.child("metadata");
@@ -378,7 +378,7 @@ fn merged(server: &MCPServer, written: &PodTemplateSpec, faults: &mut Vec<FieldE
     mounts(&spec, faults);
 }
 
-/// Our container, as it is merged, contradicts itself nowhere.
+/// Our container has no contradictions once it is merged.
 fn contradictions(
     server: &MCPServer,
     container: &Container,
@@ -386,7 +386,7 @@ fn contradictions(
     path: &FieldPath<'_>,
     faults: &mut Vec<FieldError>,
 ) {
-    // The spec's own faults are told with the spec's paths.
+    // The faults of the spec itself are reported with the spec's paths; they are left out here.
     let host_users = spec.host_users != Some(false);
     let mut found = Vec::new();
     let resources = container.resources.as_ref().map(own_resources);
@@ -415,7 +415,7 @@ fn contradictions(
     faults.extend(found.into_iter().filter(|fault| !known.contains(fault)));
 }
 
-/// What a container does not say, its pod says.
+/// The security context with the pod's values where the container has none.
 fn with_pod(mut context: SecurityContext, spec: &PodSpec) -> SecurityContext {
     if let Some(pod) = &spec.security_context {
         context.run_as_user = context.run_as_user.or(pod.run_as_user);
@@ -424,10 +424,10 @@ fn with_pod(mut context: SecurityContext, spec: &PodSpec) -> SecurityContext {
     context
 }
 
-/// So many volumes are named to whom names another one.
+/// The most volumes that are listed in the fault about an unknown one.
 const SHOWN: usize = 10;
 
-/// Every mount is of a volume that is there.
+/// Every mount refers to an existing volume.
 fn mounts(spec: &PodSpec, faults: &mut Vec<FieldError>) {
     let volumes: HashSet<_> = spec
         .volumes
@@ -435,7 +435,7 @@ fn mounts(spec: &PodSpec, faults: &mut Vec<FieldError>) {
         .flatten()
         .map(|v| v.name.as_str())
         .collect();
-    // Malformed names are told already, and may be as long as the object.
+    // Malformed names are reported elsewhere, and may be as long as the object.
     let named = spec.volumes.iter().flatten().map(|v| v.name.as_str());
     let mut named: Vec<_> = named.filter(|name| names::is_dns1123_label(name)).collect();
     if named.len() > SHOWN {
