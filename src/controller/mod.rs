@@ -53,6 +53,9 @@ use self::watch::{Blind, Seen};
 use crate::api::{MCPServer, labels};
 use crate::metrics::Metrics;
 
+/// A server that is created comes with a burst of changes of its children and pods: within this time they make one pass.
+const BURST: Duration = Duration::from_millis(100);
+
 /// Events that wait when the controller is told to stop get this long.
 const FLUSH: Duration = Duration::from_secs(2);
 
@@ -177,7 +180,7 @@ fn panicked(key: &Key, text: String, context: &Context) -> Next {
 struct Watches<'a> {
     scope: &'a Scope,
     context: &'a Arc<Context>,
-    change: mpsc::UnboundedSender<Key>,
+    change: mpsc::UnboundedSender<(Key, Duration)>,
     tasks: JoinSet<Blind>,
 }
 
@@ -243,13 +246,13 @@ impl Watches<'_> {
                     let view = read(item)?;
                     cache.deleted(&view.key, view.uid());
                     // Also when that was known: what is remembered of it is to be forgotten.
-                    send(&change, view.key);
+                    send(&change, view.key, Duration::ZERO);
                     Vec::new()
                 }
             };
             for Change { before, after } in changes {
                 if let Some(view) = after.or(before) {
-                    send(&change, view.key.clone());
+                    send(&change, view.key.clone(), Duration::ZERO);
                 }
             }
             Ok(())
@@ -293,7 +296,7 @@ impl Watches<'_> {
                     let named = view.key.beside(K::server_named(&view.key.name));
                     let owner = view.server().filter(|owner| *owner != named);
                     for server in [Some(named), owner].into_iter().flatten() {
-                        send(&change, server);
+                        send(&change, server, BURST);
                     }
                 }
             }
@@ -320,16 +323,17 @@ impl Watches<'_> {
                 Seen::Deleted(item) => pods.deleted(&read(item)?),
             };
             for server in servers {
-                send(&change, server);
+                send(&change, server, BURST);
             }
             Ok(())
         })
     }
 }
 
-fn send(change: &mpsc::UnboundedSender<Key>, server: Key) {
+/// The server is to get a pass after this time at the latest.
+fn send(change: &mpsc::UnboundedSender<(Key, Duration)>, server: Key, within: Duration) {
     // It is received until the process ends.
-    let _ = change.send(server);
+    let _ = change.send((server, within));
 }
 
 /// Selects what the operator manages.

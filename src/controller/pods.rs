@@ -34,12 +34,12 @@ impl Pods {
     /// Takes in what the watch shows, and tells whose servers are to be looked at.
     pub fn shown(&self, view: PodView) -> BTreeSet<Key> {
         let key = view.key.clone();
-        self.settle(self.views.shown(&key, view))
+        self.index(self.views.shown(&key, view))
     }
 
     /// The watch shows that this pod has gone.
     pub fn deleted(&self, view: &PodView) -> BTreeSet<Key> {
-        self.settle(self.views.deleted(&view.key, view.uid()))
+        self.index(self.views.deleted(&view.key, view.uid()))
     }
 
     /// The watch begins to list all pods.
@@ -55,10 +55,10 @@ impl Pods {
 
     /// The list is over.
     pub fn list_ends(&self) -> BTreeSet<Key> {
-        self.settle(self.views.list_ends())
+        self.index(self.views.list_ends())
     }
 
-    fn settle(&self, changes: impl IntoIterator<Item = Change<PodView>>) -> BTreeSet<Key> {
+    fn index(&self, changes: impl IntoIterator<Item = Change<PodView>>) -> BTreeSet<Key> {
         let mut by_server = lock(&self.by_server);
         let mut servers = BTreeSet::new();
         for Change { before, after } in changes {

@@ -48,10 +48,11 @@ pub enum Next {
 
 /// Runs passes until `stop`, and then waits for those that are under way.
 ///
+/// A change names a server, and the time after which it gets a pass at the latest.
 /// `pass` makes one and says what is next. `on_panic` does so for one that panicked, and is told what the panic said.
 /// `depth` is told how many are due.
 pub async fn run<P: Future<Output = Next> + Send + 'static>(
-    mut changes: mpsc::UnboundedReceiver<Key>,
+    mut changes: mpsc::UnboundedReceiver<(Key, Duration)>,
     pass: impl Fn(Key, Cause) -> P,
     on_panic: impl Fn(&Key, String) -> Next,
     depth: impl Fn(usize),
@@ -81,9 +82,9 @@ pub async fn run<P: Future<Output = Next> + Send + 'static>(
         depth(queue.depth());
         tokio::select! {
             () = &mut stop => break,
-            Some(key) = changes.recv() => {
+            Some((key, within)) = changes.recv() => {
                 queue.changed(key.clone());
-                at(key, Duration::ZERO);
+                at(key, within);
             }
             Some(key) = times.next() => queue.due(key),
             Some(ended) = passes.join_next_with_id() => {
@@ -269,7 +270,7 @@ mod tests {
         let (told, enough) = (passes.clone(), Arc::new(Semaphore::new(0)));
         let done = enough.clone();
         for name in ["bad", "good"] {
-            change.send(key(name)).unwrap();
+            change.send((key(name), Duration::ZERO)).unwrap();
         }
         let pass = move |key: Key, cause| {
             let (told, enough) = (told.clone(), enough.clone());

@@ -190,15 +190,15 @@ async fn apply(context: &Context, valid: &Valid, children: Children) -> Applied 
     let (config_map, deployment) = workload;
     let mut error = None;
     let observed = Observed {
-        config_map: settle(
+        config_map: as_left(
             context,
             server,
             &config_map_key(&server.key),
             config_map,
             &mut error,
         ),
-        deployment: settle(context, server, &server.key, deployment, &mut error),
-        service: settle(context, server, &server.key, service, &mut error),
+        deployment: as_left(context, server, &server.key, deployment, &mut error),
+        service: as_left(context, server, &server.key, service, &mut error),
         pods: context.pods.of(&server.key),
     };
     Applied {
@@ -271,7 +271,7 @@ async fn apply_or_prune<K: Built>(
 
 /// The child as the pass leaves it. One that could not be brought up to date is as it was; what is left of one that is
 /// not wanted is in nobody's way.
-fn settle<K: Built>(
+fn as_left<K: Built>(
     context: &Context,
     server: &ServerView,
     key: &Key,
