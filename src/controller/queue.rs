@@ -90,10 +90,7 @@ pub async fn run<P: Future<Output = Next> + Send + 'static>(
             Some(ended) = passes.join_next_with_id() => {
                 let id = ended.as_ref().map_or_else(tokio::task::JoinError::id, |(id, _)| *id);
                 let Some(key) = running.remove(&id) else { continue };
-                let next = match ended {
-                    Ok((_, next)) => next,
-                    Err(error) => on_panic(&key, words(error)),
-                };
+                let next = ended.map_or_else(|error| on_panic(&key, words(error)), |(_, next)| next);
                 match next {
                     Next::Never => {}
                     Next::OnChange => at(key.clone(), now_and_then(&key)),
@@ -103,7 +100,13 @@ pub async fn run<P: Future<Output = Next> + Send + 'static>(
             }
         }
     }
-    while passes.join_next().await.is_some() {}
+    while let Some(ended) = passes.join_next_with_id().await {
+        if let Err(error) = ended
+            && let Some(key) = running.get(&error.id())
+        {
+            on_panic(key, words(error));
+        }
+    }
 }
 
 /// Spread, so that not all servers come at once.
