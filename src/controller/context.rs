@@ -1,6 +1,7 @@
 //! What all passes share.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -10,6 +11,7 @@ use kube::{Api, Client};
 
 use super::cache::Cache;
 use super::drift::{self, Ownership};
+use super::failpoint;
 use super::item::Item;
 use super::key::Key;
 use super::memory::Memories;
@@ -126,10 +128,18 @@ impl Context {
     }
 
     /// The child of a kind that the server of this name wants, as far as its spec can be read.
+    ///
+    /// Nothing when that panics: it is asked for by a watch, which is not to end for one server. The pass of that server
+    /// comes upon the same, and tells it.
     pub fn wish<K: Built>(&self, server: &Key) -> Option<Wish<K>> {
-        let mut server = self.servers.get(server)?.object().ok()?;
-        defaults::default(&mut server, None);
-        Wish::new(&K::build(&server).ok()??).ok()
+        let view = self.servers.get(server)?;
+        let wish = || {
+            failpoint::pass(server);
+            let mut server = view.object().ok()?;
+            defaults::default(&mut server, None);
+            Wish::new(&K::build(&server).ok()??).ok()
+        };
+        catch_unwind(AssertUnwindSafe(wish)).ok().flatten()
     }
 
     /// The children as they are, when none is to be touched.

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::api::labels;
 
-/// The manager of repairs in versions before 0.2, whose last step could be cut off.
+/// The manager of repairs before fields were handed over. A repair that was cut off left its entry.
 const REPAIR: &str = "mcp-operator-repair";
 
 /// The entries of `metadata.managedFields` after the handing over. Nothing when all that is ours is the apply's.

@@ -28,8 +28,22 @@ pub struct Memory {
     pub deleting_since: Option<Instant>,
     /// A pass before this moment finds what the last one found, unless something changes.
     pub dull_until: Option<Instant>,
+    /// What there is to do about a pass that panicked.
+    pub panic: Panic,
     /// When time alone may change what the last pass said.
     pub changes_in: Option<Duration>,
+}
+
+/// What there is to do about a pass that panicked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Panic {
+    /// Nothing.
+    #[default]
+    None,
+    /// The status is to tell it, in these words.
+    ToTell(String),
+    /// The status is being written. Another panic now is not told.
+    Telling,
 }
 
 /// A status that was written.

@@ -41,7 +41,6 @@ use tracing::Instrument;
 
 use self::cache::Change;
 use self::context::{Built, Context};
-use self::error::Error;
 use self::item::Item;
 use self::key::Key;
 use self::queue::{Cause, Next};
@@ -144,7 +143,10 @@ pub async fn run(
     let passes = queue::run(
         changes,
         move |key, cause| pass(key, cause, of_pass.clone()),
-        move |key, text| panicked(key, text, &of_panic),
+        move |key, text| {
+            let span = key.span();
+            span.in_scope(|| reconcile::panicked(key, text, &of_panic))
+        },
         |depth| context.due.store(depth, Ordering::Relaxed),
         shutdown,
     );
@@ -164,16 +166,6 @@ async fn pass(key: Key, cause: Cause, context: Arc<Context>) -> Next {
     let class = passed.as_ref().err().map(|error| error.class().as_str());
     context.metrics.passed(class, start.elapsed());
     passed.unwrap_or_else(|error| span.in_scope(|| reconcile::failed(&key, &error, &context)))
-}
-
-/// A fault of the operator at one server is not to stop the others, nor to go round through all replicas.
-fn panicked(key: &Key, text: String, context: &Context) -> Next {
-    let error = Error::Panicked { text };
-    context
-        .metrics
-        .passed(Some(error.class().as_str()), Duration::ZERO);
-    key.span()
-        .in_scope(|| reconcile::failed(key, &error, context))
 }
 
 /// The watches, each a task of its own.

@@ -11,8 +11,9 @@ use serde_json::json;
 
 use super::apply;
 use super::context::{Built, Context, config_map_key, is_ours};
-use super::error::{Class, Error};
+use super::error::{CONFIGURATION_RETRY, Class, Error};
 use super::key::Key;
+use super::memory::Panic;
 use super::observed::{Child, Observed};
 use super::queue::{Cause, Next};
 use super::status::{self, About};
@@ -67,10 +68,17 @@ pub async fn pass(key: &Key, cause: Cause, context: &Context) -> Result<Next, Er
         context.forget(key);
         return Ok(Next::Never);
     };
+    let (dull_until, panic) = context.memories.of(key, view.uid(), |memory| {
+        let panic = memory.panic.clone();
+        if panic != Panic::None {
+            memory.panic = Panic::Telling;
+        }
+        (memory.dull_until, panic)
+    });
+    if let Panic::ToTell(text) = panic {
+        return tell_panic(context, &view, text).await;
+    }
     failpoint::pass(key);
-    let dull_until = context
-        .memories
-        .of(key, view.uid(), |memory| memory.dull_until);
     if cause == Cause::Time && dull_until.is_some_and(|until| Instant::now() < until) {
         return Ok(Next::In(NOT_READY_RETRY));
     }
@@ -84,6 +92,51 @@ pub async fn pass(key: &Key, cause: Cause, context: &Context) -> Result<Next, Er
         memory.told_failure = None;
     });
     Ok(next)
+}
+
+/// The status of a server at which the operator panicked. It is tried again later.
+async fn tell_panic(context: &Context, view: &ServerView, text: String) -> Result<Next, Error> {
+    let (object, _) = view.readable();
+    let old = view.status();
+    let about = About {
+        server: &object,
+        old: old.as_ref(),
+        hint: "",
+    };
+    let observed = context.observe(view);
+    let found = status::status(about, &[text], &observed, Timestamp::now());
+    let stored = report::store(context, view, &found).await;
+    context
+        .memories
+        .of(&view.key, view.uid(), |memory| memory.panic = Panic::None);
+    stored.map(|()| Next::In(CONFIGURATION_RETRY))
+}
+
+/// What follows a pass that panicked: an Event and the status tell it, and it is tried again later. A fault of the
+/// operator at one server is not to stop the others, nor to go round through all replicas.
+pub fn panicked(key: &Key, text: String, context: &Context) -> Next {
+    let Some(server) = context.servers.get(key) else {
+        return Next::Never;
+    };
+    let error = Error::Panicked { text };
+    let is_new = context.memories.of(key, server.uid(), |memory| {
+        let is_new = memory.panic != Panic::Telling;
+        memory.panic = if is_new {
+            Panic::ToTell(error.to_string())
+        } else {
+            Panic::None
+        };
+        is_new
+    });
+    context
+        .metrics
+        .passed(Some(error.class().as_str()), Duration::ZERO);
+    let later = failed(key, &error, context);
+    if is_new {
+        Next::In(Duration::ZERO)
+    } else {
+        later
+    }
 }
 
 async fn bring_up(context: &Context, view: &ServerView) -> Result<Next, Error> {
@@ -188,22 +241,18 @@ async fn apply(context: &Context, valid: &Valid, children: Children) -> Applied 
         ),
     );
     let (config_map, deployment) = workload;
-    let mut error = None;
-    let observed = Observed {
-        config_map: as_left(
-            context,
-            server,
-            &config_map_key(&server.key),
-            config_map,
-            &mut error,
-        ),
-        deployment: as_left(context, server, &server.key, deployment, &mut error),
-        service: as_left(context, server, &server.key, service, &mut error),
-        pods: context.pods.of(&server.key),
-    };
+    let (config_map, config_failed) =
+        as_left(context, server, &config_map_key(&server.key), config_map);
+    let (deployment, deployment_failed) = as_left(context, server, &server.key, deployment);
+    let (service, service_failed) = as_left(context, server, &server.key, service);
     Applied {
-        observed,
-        error,
+        observed: Observed {
+            config_map,
+            deployment,
+            service,
+            pods: context.pods.of(&server.key),
+        },
+        error: config_failed.or(deployment_failed).or(service_failed),
         hint: children.hint,
     }
 }
@@ -269,26 +318,23 @@ async fn apply_or_prune<K: Built>(
     }
 }
 
-/// The child as the pass leaves it. One that could not be brought up to date is as it was; what is left of one that is
-/// not wanted is in nobody's way.
+/// The child as the pass leaves it, and the error. A child that could not be brought up to date is as it was; what is
+/// left of one that is not wanted is in nobody's way.
 fn as_left<K: Built>(
     context: &Context,
     server: &ServerView,
     key: &Key,
     tried: Tried<K>,
-    failed: &mut Option<Error>,
-) -> Child<K> {
-    tried.child.unwrap_or_else(|error| {
-        let text = error.to_string();
-        failed.get_or_insert(error);
-        if !tried.is_wanted {
-            return Child::NotWanted;
+) -> (Child<K>, Option<Error>) {
+    match tried.child {
+        Ok(child) => (child, None),
+        Err(error) if !tried.is_wanted => (Child::NotWanted, Some(error)),
+        Err(error) => {
+            let live = K::cache(context).get(key);
+            let live = live.filter(|live| is_ours(server, live));
+            (Child::Refused(error.to_string(), live), Some(error))
         }
-        let live = K::cache(context)
-            .get(key)
-            .filter(|live| is_ours(server, live));
-        Child::Refused(text, live)
-    })
+    }
 }
 
 async fn report(context: &Context, valid: &Valid, applied: Applied) -> Result<Next, Error> {

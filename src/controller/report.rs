@@ -47,6 +47,19 @@ pub async fn write(
         }
     }
     let news = events::of_report(old, report, children, told.as_deref());
+    store(context, server, report).await?;
+    context
+        .memories
+        .of(key, uid, |memory| memory.told_trouble = cause);
+    for news in news {
+        context.publisher.publish(server, &news);
+    }
+    Ok(None)
+}
+
+/// Writes the status.
+pub async fn store(context: &Context, server: &ServerView, report: &Report) -> Result<(), Error> {
+    let (key, uid) = (&server.key, server.uid());
     let body = json!({"metadata": {"uid": uid}, "status": whole(&report.status)?});
     let api = context.api::<MCPServer>(key);
     let patched = api
@@ -55,7 +68,7 @@ pub async fn write(
     let written = match patched.map_err(Error::api("writing the status")) {
         Ok(written) => written,
         // Deleted meanwhile: nothing to report on.
-        Err(error) if error.is_not_found() => return Ok(None),
+        Err(error) if error.is_not_found() => return Ok(()),
         Err(error) => return Err(error),
     };
     let view = ServerView::read(written.text()).map_err(|source| Error::Json {
@@ -68,20 +81,16 @@ pub async fn write(
         at: Instant::now(),
     };
     context.servers.wrote(key, view);
-    context.memories.of(key, uid, |memory| {
-        memory.written = Some(written);
-        memory.told_trouble = cause;
-    });
+    context
+        .memories
+        .of(key, uid, |memory| memory.written = Some(written));
     let phase = report.status.phase.map_or("none", Phase::as_str);
     tracing::info!(
         phase,
         ready = report.status.ready_replicas,
         "status written"
     );
-    for news in news {
-        context.publisher.publish(server, &news);
-    }
-    Ok(None)
+    Ok(())
 }
 
 /// A merge patch with a null for what there is not: whatever somebody else wrote there goes, too.

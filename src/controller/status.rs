@@ -79,17 +79,15 @@ pub fn status(about: About<'_>, faults: &[String], observed: &Observed, now: Tim
     let configuration = configuration_valid(faults);
     let service = service_ready(about, observed);
     let ready = ready(about, &configuration, observed, &pods.finding, &service);
-    let phase = if configuration.is_false()
-        || observed
-            .deployment
-            .view()
-            .is_some_and(|view| view.facts.deadline_passed)
-    {
-        Phase::Failed
-    } else if ready.is_true {
-        Phase::Ready
-    } else {
-        Phase::Pending
+    let is_late = observed
+        .deployment
+        .view()
+        .is_some_and(|view| view.facts.deadline_passed);
+    let phase = match (configuration.is_true, ready.is_true) {
+        (false, _) => Phase::Failed,
+        (true, true) => Phase::Ready,
+        (true, false) if is_late => Phase::Failed,
+        (true, false) => Phase::Pending,
     };
     assemble(
         about,

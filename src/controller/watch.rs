@@ -3,14 +3,15 @@
 use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{Config, Event, watcher};
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{Config, DefaultBackoff, Event, watcher};
 use kube::{Api, Resource};
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
 
 use super::item::Item;
 use crate::metrics::Metrics;
@@ -60,7 +61,9 @@ where
     let kind = K::plural(&()).into_owned();
     let mut config = Config::default().page_size(PAGE);
     config.label_selector = labels;
-    let mut events = pin!(watcher(api, config).default_backoff());
+    let mut events = pin!(watcher(api, config));
+    // Not kube's: to that a list that only begins is a success, so one that fails for ever is tried every second.
+    let mut backoff = DefaultBackoff::default();
     let mut sight = Sight::default();
     while let Some(event) = events.next().await {
         let event = match event {
@@ -72,10 +75,16 @@ where
                     let cause = error.to_string();
                     return Blind { kind, cause };
                 }
+                sleep(backoff.next().unwrap_or(PATIENCE)).await;
                 continue;
             }
         };
-        sight.works();
+        // A list that begins has shown nothing yet.
+        let is_begin = matches!(event, Event::Init);
+        if !is_begin {
+            sight.works();
+            backoff.reset();
+        }
         let is_over = matches!(event, Event::InitDone);
         let (seen, item) = match &event {
             Event::Init => (Seen::ListBegins, None),
@@ -90,7 +99,9 @@ where
                 "this object of {kind} cannot be read and is skipped: {item:?}: {error}"
             );
         }
-        metrics.watched(&kind, is_over);
+        if !is_begin {
+            metrics.watched(&kind, is_over);
+        }
         if is_over {
             listed.send_replace(true);
         }
@@ -137,7 +148,45 @@ impl<K> fmt::Debug for Seen<'_, K> {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+    use kube::Client;
+    use tower::BoxError;
+
     use super::*;
+
+    /// Lists are forbidden.
+    #[tokio::test(start_paused = true)]
+    async fn a_kind_that_may_not_be_listed_is_given_up_and_not_asked_for_every_second() {
+        let (asked, count) = watch::channel(0);
+        let service = tower::service_fn(move |_: http::Request<kube::client::Body>| {
+            asked.send_modify(|asked| *asked += 1);
+            let status = r#"{"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 403, "message": "no"}"#;
+            let body = kube::client::Body::from(status.as_bytes().to_vec());
+            let answer = http::Response::builder().status(403).body(body);
+            async move { Ok::<_, BoxError>(answer?) }
+        });
+        let api = Api::<Item<Pod>>::all(Client::new(service, "n"));
+        let metrics = Arc::new(Metrics::new(Arc::default()).unwrap());
+        let (listed, is_listed) = watch::channel(false);
+        let begun = tokio::time::Instant::now();
+        let blind = run(api, None, metrics.clone(), listed, |_| Ok(())).await;
+        let took = begun.elapsed();
+        assert!(took >= PATIENCE && took < 2 * PATIENCE, "after {took:?}");
+        assert!(
+            blind
+                .to_string()
+                .starts_with("pods could not be watched for 5 minutes"),
+            "{blind}"
+        );
+        let asked = *count.borrow();
+        assert!((5..40).contains(&asked), "asked {asked} times");
+        assert!(!*is_listed.borrow());
+        let text = metrics.text().unwrap();
+        assert!(
+            !text.contains("watch_last_event_timestamp_seconds{kind=\"pods\"}"),
+            "nothing was seen: {text}"
+        );
+    }
 
     #[test]
     fn a_kind_is_given_up_after_five_minutes_of_errors_and_nothing_else() {

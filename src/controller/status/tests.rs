@@ -178,6 +178,18 @@ fn ready_says_what_is_missing() {
             "True/ScaledToZero: MCPServer is scaled to zero replicas",
         ),
         (
+            "scaled to zero, when the rollout before was late",
+            json!({"replicas": 0}),
+            vec![],
+            observed(
+                deployment(json!({"observedGeneration": 1, "conditions":
+                [{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}]})),
+                cluster_ip(),
+            ),
+            Phase::Ready,
+            "True/ScaledToZero: MCPServer is scaled to zero replicas",
+        ),
+        (
             "scaled to zero, and a fault",
             json!({"replicas": 0}),
             vec!["spec.x: wrong".to_owned()],
