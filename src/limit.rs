@@ -12,8 +12,8 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tower::{BoxError, Layer, Service};
 
-/// The longest time that another admission webhook may take. A shorter limit would end requests that are about to be
-/// answered; a longer one would help nobody.
+/// A policy's webhook may take 30 s. Less would cut off requests that are about to be answered; more would hold a worker
+/// for nothing.
 pub const REQUEST: Duration = Duration::from_secs(30);
 
 /// There was no answer in time.

@@ -80,6 +80,7 @@ pub async fn apply<K: Built>(
     let known = place.cache.get(&place.key);
     if let Some(known) = &known {
         if let Some(child) = place.not_to_be_touched(known) {
+            context.refusals.forget(&place.name());
             return Ok(child);
         }
         if known.equal_to == Some(wish.hash) {
@@ -163,8 +164,10 @@ impl<K: Built> Place<'_, K> {
 
     /// Looks at the child, and writes to it if it differs. Nothing when it is not there.
     async fn update(&self) -> Result<Option<Child<K>>, Error> {
+        // Before the request: what is known after it may be a successor.
+        let known = self.cache.get(&self.key);
         let Some(live) = self.read().await? else {
-            if let Some(known) = self.cache.get(&self.key) {
+            if let Some(known) = known {
                 self.cache.gone(&self.key, known.uid());
             }
             return Ok(None);
@@ -182,16 +185,19 @@ impl<K: Built> Place<'_, K> {
         }
         let live = self.hand_over(live).await?;
         match self.apply_to(&live).await {
-            Err(error) if error.is_invalid() => match self.repair(live).await {
-                Ok(child) => Ok(child),
-                // Somebody else wrote to it at this moment.
-                Err(error) if error.class() == Class::Transient => Err(error),
-                // What the API server said first is what the user has to know.
-                Err(second) => {
-                    tracing::debug!("{second}");
-                    Err(error)
+            // A policy that says no says so to a repair, too.
+            Err(error) if error.is_invalid() && error.class() != Class::Policy => {
+                match self.repair(live).await {
+                    Ok(child) => Ok(child),
+                    // Somebody else wrote to it at this moment.
+                    Err(error) if error.class() == Class::Transient => Err(error),
+                    // What the API server said first is what the user has to know.
+                    Err(second) => {
+                        tracing::debug!("{second}");
+                        Err(error)
+                    }
                 }
-            },
+            }
             applied => applied.and_then(|applied| self.settled(&applied, "updated")),
         }
     }
@@ -213,6 +219,7 @@ impl<K: Built> Place<'_, K> {
 
     /// Makes the fields that we created, or replaced, those of our applies; see [`handed_over`].
     async fn hand_over(&self, mut live: Live<K>) -> Result<Live<K>, Error> {
+        let mut conflict = None;
         for _ in 0..HANDOVERS {
             let Some(entries) = handed_over(&live.object["metadata"]["managedFields"]) else {
                 return Ok(live);
@@ -226,13 +233,17 @@ impl<K: Built> Place<'_, K> {
                 Ok(patched) => self.live(&patched)?,
                 // Its controllers write to it as well; each conflict means that one of them got on.
                 Err(error) if error.is_conflict() => match self.read().await? {
-                    Some(live) => live,
+                    Some(live) => {
+                        conflict = Some(error);
+                        live
+                    }
                     None => return Err(error),
                 },
                 Err(error) => return Err(error),
             };
         }
-        Ok(live)
+        // What is not handed over could not be taken away later.
+        conflict.map_or(Ok(live), Err)
     }
 
     /// Applies the wish to just this object, not to one of the same name that somebody put in its place meanwhile.

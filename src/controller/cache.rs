@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::key::Key;
 use super::view::View;
 
-/// No answer to a write, and no event of a watch, comes later than this after the object's deletion was seen.
+/// No answer to a write, and no event of a watch, comes later than this after the object was seen to go.
 const LATE: Duration = Duration::from_mins(5);
 
 /// The views of a kind, by name.
@@ -20,8 +20,8 @@ struct Inner<V> {
     views: HashMap<Key, Entry<V>>,
     /// The list that the watch is in the midst of: when it began, and what it has shown.
     listing: Option<(Instant, HashMap<Key, Entry<V>>)>,
-    /// Uids of objects that have gone, and since when.
-    gone: HashMap<Box<str>, Instant>,
+    /// Uids of objects that have gone: up to which version, and since when.
+    gone: HashMap<Box<str>, (u64, Instant)>,
 }
 
 struct Entry<V> {
@@ -86,7 +86,7 @@ impl<V: View> Cache<V> {
             .views
             .get(key)
             .is_some_and(|entry| entry.view.version() > view.version());
-        if !newer && !inner.gone.contains_key(view.uid()) {
+        if !newer && !inner.is_gone(&*view) {
             let written = Some(Instant::now());
             let entry = Entry {
                 view: view.clone(),
@@ -107,14 +107,14 @@ impl<V: View> Cache<V> {
         {
             inner.views.remove(key);
         }
-        inner.bury(uid);
+        inner.bury(uid, u64::MAX);
     }
 
     /// Takes in what the watch shows. Nothing when it is known already, or when a pass would find the same.
     pub fn shown(&self, key: &Key, view: V) -> Option<Change<V>> {
         let view = Arc::new(view);
         let mut inner = self.lock();
-        if inner.gone.contains_key(view.uid()) {
+        if inner.is_gone(&view) {
             return None;
         }
         let entry = Entry {
@@ -141,10 +141,11 @@ impl<V: View> Cache<V> {
         })
     }
 
-    /// The watch shows that this object has gone.
-    pub fn deleted(&self, key: &Key, uid: &str) -> Option<Change<V>> {
+    /// The watch shows that this object has gone, as of this version. A watch that selects by a label shows so, too, of
+    /// an object that has lost the label, and may get it back.
+    pub fn deleted(&self, key: &Key, uid: &str, version: u64) -> Option<Change<V>> {
         let mut inner = self.lock();
-        inner.bury(uid);
+        inner.bury(uid, version);
         let is_it = inner
             .views
             .get(key)
@@ -164,7 +165,7 @@ impl<V: View> Cache<V> {
     /// The list holds this object.
     pub fn listed(&self, key: &Key, view: V) {
         let mut inner = self.lock();
-        if inner.gone.contains_key(view.uid()) {
+        if inner.is_gone(&view) {
             return;
         }
         let entry = Entry {
@@ -185,23 +186,16 @@ impl<V: View> Cache<V> {
         };
         let mut before = std::mem::replace(&mut inner.views, listing);
         let mut changes = Vec::with_capacity(inner.views.len());
-        // What we wrote since the list began may be newer than the list.
-        let ahead: Vec<_> = before
-            .iter()
-            .filter(|(key, entry)| {
-                let listed = inner.views.get(*key).map(|listed| listed.view.version());
-                let is_newer = listed.is_none_or(|listed| listed < entry.view.version());
-                is_newer && entry.written.is_some_and(|written| written >= since)
-            })
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in ahead {
-            if let Some(entry) = before.get(&key) {
-                let entry = Entry {
-                    view: entry.view.clone(),
-                    written: entry.written,
-                };
-                inner.views.insert(key, entry);
+        // The list is at least as new as all that is in it.
+        let newest = inner.views.values().map(|entry| entry.view.version()).max();
+        for (key, entry) in &mut inner.views {
+            // What we wrote since the list began may be newer than the list.
+            let known = before
+                .get(key)
+                .filter(|known| known.written.is_some_and(|written| written >= since));
+            if let Some(known) = known.filter(|known| known.view.version() > entry.view.version()) {
+                entry.view = known.view.clone();
+                entry.written = known.written;
             }
         }
         for (key, entry) in &inner.views {
@@ -211,7 +205,11 @@ impl<V: View> Cache<V> {
             });
         }
         for entry in before.into_values() {
-            inner.bury(entry.view.uid());
+            // What was created since is shown by the watch, with a newer version.
+            let version = newest.unwrap_or(0);
+            if entry.written.is_none_or(|written| written < since) {
+                inner.bury(entry.view.uid(), version.max(entry.view.version()));
+            }
             changes.push(Change {
                 before: Some(entry.view),
                 after: None,
@@ -226,10 +224,16 @@ impl<V: View> Cache<V> {
     }
 }
 
-impl<V> Inner<V> {
-    fn bury(&mut self, uid: &str) {
-        self.gone.retain(|_, since| since.elapsed() < LATE);
-        self.gone.insert(uid.into(), Instant::now());
+impl<V: View> Inner<V> {
+    fn bury(&mut self, uid: &str, version: u64) {
+        self.gone.retain(|_, (_, since)| since.elapsed() < LATE);
+        self.gone.insert(uid.into(), (version, Instant::now()));
+    }
+
+    /// Whether this is of before the object went.
+    fn is_gone(&self, view: &V) -> bool {
+        let gone = self.gone.get(view.uid());
+        gone.is_some_and(|(version, since)| view.version() <= *version && since.elapsed() < LATE)
     }
 }
 
@@ -315,7 +319,7 @@ mod tests {
             None,
             "its last change"
         );
-        assert_eq!(cache.deleted(&key("a"), "u"), None, "known already");
+        assert_eq!(cache.deleted(&key("a"), "u", 7), None, "known already");
         assert!(cache.shown(&key("a"), thing("v", 8, "x")).is_some());
         cache.gone(&key("a"), "u");
         assert_eq!(
@@ -329,11 +333,39 @@ mod tests {
     fn an_answer_that_comes_after_the_deletion_brings_no_ghost() {
         let cache = Cache::default();
         cache.shown(&key("a"), thing("u", 5, "x"));
-        assert!(cache.deleted(&key("a"), "u").is_some());
+        assert!(cache.deleted(&key("a"), "u", 7).is_some());
         cache.wrote(&key("a"), thing("u", 6, "x"));
         assert_eq!(version(&cache), None);
         cache.wrote(&key("a"), thing("v", 8, "x"));
         assert_eq!(version(&cache), Some(8), "a successor is no ghost");
+    }
+
+    #[test]
+    fn an_object_that_lost_its_label_is_seen_again_when_it_has_it_back() {
+        let cache = Cache::default();
+        cache.shown(&key("a"), thing("u", 5, "x"));
+        assert!(
+            cache.deleted(&key("a"), "u", 6).is_some(),
+            "the watch selects by the label"
+        );
+        cache.wrote(&key("a"), thing("u", 7, "x"));
+        assert_eq!(version(&cache), Some(7), "put back by us");
+        cache.deleted(&key("a"), "u", 8);
+        assert!(
+            cache.shown(&key("a"), thing("u", 9, "x")).is_some(),
+            "put back by somebody"
+        );
+        cache.list_begins();
+        assert_eq!(cache.list_ends().len(), 1, "lost in a gap");
+        assert_eq!(
+            cache.shown(&key("a"), thing("u", 9, "x")),
+            None,
+            "of before the list"
+        );
+        assert!(
+            cache.shown(&key("a"), thing("u", 10, "x")).is_some(),
+            "put back after it"
+        );
     }
 
     #[test]
@@ -375,10 +407,20 @@ mod tests {
         std::thread::sleep(Duration::from_millis(2));
         cache.list_begins();
         cache.wrote(&key("a"), thing("u", 12, "x"));
+        cache.wrote(&key("new"), thing("n", 13, "x"));
         cache.gone(&key("b"), "v");
+        cache.listed(&key("a"), thing("u", 8, "w"));
         cache.listed(&key("b"), thing("v", 9, "x"));
         cache.list_ends();
         assert_eq!(version(&cache), Some(12));
+        assert!(
+            cache.get(&key("new")).is_none(),
+            "it may have gone before the list was made"
+        );
+        assert!(
+            cache.shown(&key("new"), thing("n", 13, "x")).is_some(),
+            "the watch tells"
+        );
         assert!(
             cache.get(&key("b")).is_none(),
             "deleted since the list was made"

@@ -127,6 +127,11 @@ impl Error {
         }
     }
 
+    /// Whether something was tried: not when it was too soon.
+    pub fn is_new(&self) -> bool {
+        !matches!(self, Self::TooSoon { .. })
+    }
+
     /// Whether it was not sent, as this replica leads no more.
     pub fn is_not_leading(&self) -> bool {
         matches!(self, Self::Api { source: kube::Error::Service(error), .. } if error.is::<NotLeading>())

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::cache::lock;
 use super::key::Key;
+use super::view::server::WishOf;
 
 /// What is remembered of all servers.
 #[derive(Default)]
@@ -40,8 +41,8 @@ pub enum Panic {
     /// Nothing.
     #[default]
     None,
-    /// The status is to tell it, in these words.
-    ToTell(String),
+    /// The status is to tell it in these words, as long as the user wants what the pass was over.
+    ToTell(String, WishOf),
     /// The status is being written. Another panic now is not told.
     Telling,
 }

@@ -236,7 +236,7 @@ impl Watches<'_> {
                 }
                 Seen::Deleted(item) => {
                     let view = read(item)?;
-                    cache.deleted(&view.key, view.uid());
+                    cache.deleted(&view.key, view.uid(), view.version());
                     // Also when that was known: what is remembered of it is to be forgotten.
                     send(&change, view.key, Duration::ZERO);
                     Vec::new()
@@ -279,7 +279,10 @@ impl Watches<'_> {
                 }
                 Seen::Deleted(item) => {
                     let view = ChildView::<K>::read(item.text())?;
-                    cache.deleted(&view.key, view.uid()).into_iter().collect()
+                    cache
+                        .deleted(&view.key, view.uid(), view.version())
+                        .into_iter()
+                        .collect()
                 }
             };
             for Change { before, after } in changes {
@@ -324,7 +327,7 @@ impl Watches<'_> {
 
 /// The server is to get a pass after this time at the latest.
 fn send(change: &mpsc::UnboundedSender<(Key, Duration)>, server: Key, within: Duration) {
-    // It is received until the process ends.
+    // It is received until `run` ends.
     let _ = change.send((server, within));
 }
 

@@ -67,6 +67,13 @@ impl Observed {
         }
     }
 
+    /// Whether a child is on its way out.
+    pub fn is_leaving(&self) -> bool {
+        matches!(self.config_map, Child::Leaving(_))
+            || matches!(self.deployment, Child::Leaving(_))
+            || matches!(self.service, Child::Leaving(_))
+    }
+
     /// The kinds of the children that are there.
     pub fn kinds(&self) -> Vec<&'static str> {
         let all = [

@@ -39,7 +39,7 @@ impl Pods {
 
     /// The watch shows that this pod has gone.
     pub fn deleted(&self, view: &PodView) -> BTreeSet<Key> {
-        self.index(self.views.deleted(&view.key, view.uid()))
+        self.index(self.views.deleted(&view.key, view.uid(), view.version()))
     }
 
     /// The watch begins to list all pods.

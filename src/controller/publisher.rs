@@ -1,11 +1,11 @@
 //! Publishing Events beside the passes: an Event that cannot be published holds up nothing.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
@@ -22,8 +22,10 @@ use crate::api::labels;
 
 /// Pauses before an Event that could not be published is tried again, in seconds. Then it is given up.
 const RETRIES: [u64; 4] = [1, 2, 4, 8];
-/// How many Events are under way at one time.
-const AT_ONCE: usize = 4;
+/// How many Events are under way at one time, tries and the pauses between them included.
+const AT_ONCE: usize = 8;
+/// Of these, Events of one namespace: where they hang, the others' go on.
+const OF_ONE_NAMESPACE: usize = 2;
 /// How many Events wait at most. When there are more, the oldest is given up.
 const WAITING: usize = 1_000;
 
@@ -54,6 +56,7 @@ impl Publisher {
     /// Queues the news; [`Self::run`] publishes them, unless they were before.
     pub fn publish(&self, server: &ServerView, news: &News) {
         let event = news.event(server, &self.0.instance, Timestamp::now());
+        self.0.open.send_modify(|open| *open += 1);
         let mut waiting = lock(&self.0.waiting);
         waiting.push_back((server.key.clone(), event));
         let given_up = if waiting.len() > WAITING {
@@ -62,10 +65,8 @@ impl Publisher {
             None
         };
         drop(waiting);
-        if given_up.is_none() {
-            self.0.open.send_modify(|open| *open += 1);
-        }
         if let Some((key, event)) = given_up {
+            self.0.open.send_modify(|open| *open -= 1);
             let _span = key.span().entered();
             let (reason, note) = (&event.reason, &event.note);
             tracing::warn!(reason, note, "an Event is not published: too many wait");
@@ -86,19 +87,42 @@ impl Publisher {
     /// Publishes what is queued, and never ends.
     pub async fn run(self, client: Client) {
         let mut under_way = FuturesUnordered::new();
+        let mut of_namespace: HashMap<Arc<str>, usize> = HashMap::new();
         loop {
             while under_way.len() < AT_ONCE {
-                let Some((key, event)) = lock(&self.0.waiting).pop_front() else {
+                let Some((key, event)) = self.next(&of_namespace) else {
                     break;
                 };
+                *of_namespace.entry(key.namespace.clone()).or_default() += 1;
                 let api = Api::<Event>::namespaced(client.clone(), &key.namespace);
-                under_way.push(publish(api, event).instrument(key.span()));
+                let (span, namespace) = (key.span(), key.namespace);
+                let published = publish(api, event).map(|()| namespace);
+                under_way.push(published.instrument(span));
             }
             tokio::select! {
-                Some(()) = under_way.next() => self.0.open.send_modify(|open| *open -= 1),
-                () = self.0.comes.notified(), if under_way.len() < AT_ONCE => {}
+                Some(namespace) = under_way.next() => {
+                    if let Some(count) = of_namespace.get_mut(&namespace) {
+                        *count -= 1;
+                        if *count == 0 {
+                            of_namespace.remove(&namespace);
+                        }
+                    }
+                    self.0.open.send_modify(|open| *open -= 1);
+                }
+                () = self.0.comes.notified() => {}
             }
         }
+    }
+
+    /// The oldest whose namespace has not its share under way.
+    fn next(&self, of_namespace: &HashMap<Arc<str>, usize>) -> Option<(Key, Event)> {
+        let mut waiting = lock(&self.0.waiting);
+        let is_free = |(key, _): &(Key, Event)| {
+            let count = of_namespace.get(&key.namespace);
+            count.is_none_or(|count| *count < OF_ONE_NAMESPACE)
+        };
+        let at = waiting.iter().position(is_free)?;
+        waiting.remove(at)
     }
 }
 

@@ -23,6 +23,8 @@ const WORKERS: usize = 24;
 const OF_ONE_NAMESPACE: usize = 16;
 /// What comes this close together makes one pass.
 const DEBOUNCE: Duration = Duration::from_millis(20);
+/// Passes that are under way when the controller is told to stop get this long.
+const DRAIN: Duration = Duration::from_secs(15);
 /// Every server gets a pass within twice this time, whatever happens or does not.
 const NOW_AND_THEN: Duration = Duration::from_hours(7);
 
@@ -48,7 +50,7 @@ pub enum Next {
 
 /// Runs passes until `stop`, and then waits for those that are under way.
 ///
-/// A change names a server, and the time after which it gets a pass at the latest.
+/// A change names a server, and the time after which it is to get a pass.
 /// `pass` makes one and says what is next. `on_panic` does so for one that panicked, and is told what the panic said.
 /// `depth` is told how many are due.
 pub async fn run<P: Future<Output = Next> + Send + 'static>(
@@ -83,8 +85,9 @@ pub async fn run<P: Future<Output = Next> + Send + 'static>(
         tokio::select! {
             () = &mut stop => break,
             Some((key, within)) = changes.recv() => {
-                queue.changed(key.clone());
-                at(key, within);
+                if queue.changed(key.clone(), Instant::now() + within) {
+                    at(key, within);
+                }
             }
             Some(key) = times.next() => queue.due(key),
             Some(ended) = passes.join_next_with_id() => {
@@ -100,12 +103,17 @@ pub async fn run<P: Future<Output = Next> + Send + 'static>(
             }
         }
     }
-    while let Some(ended) = passes.join_next_with_id().await {
-        if let Err(error) = ended
-            && let Some(key) = running.get(&error.id())
-        {
-            on_panic(key, words(error));
+    let drained = async {
+        while let Some(ended) = passes.join_next_with_id().await {
+            if let Err(error) = ended
+                && let Some(key) = running.get(&error.id())
+            {
+                on_panic(key, words(error));
+            }
         }
+    };
+    if tokio::time::timeout(DRAIN, drained).await.is_err() {
+        tracing::warn!("passes are cut off: they did not end in time; the next leader goes on");
     }
 }
 
@@ -132,8 +140,8 @@ struct Queue {
     /// The namespaces in which some are due.
     turns: VecDeque<Arc<str>>,
     waiting: HashSet<Key>,
-    /// Whose pass is due because something changed.
-    changed: HashSet<Key>,
+    /// Whose pass is due because something changed, and when.
+    changed: HashMap<Key, Instant>,
     running: HashSet<Key>,
     running_in: HashMap<Arc<str>, usize>,
     /// Due again when the pass that is under way has ended.
@@ -141,8 +149,13 @@ struct Queue {
 }
 
 impl Queue {
-    fn changed(&mut self, key: Key) {
-        self.changed.insert(key);
+    /// Notes a change. Whether the pass is to be earlier than was known: changes that keep coming do not put it off.
+    fn changed(&mut self, key: Key, at: Instant) -> bool {
+        let is_earlier = self.changed.get(&key).is_none_or(|known| at < *known);
+        if is_earlier {
+            self.changed.insert(key, at);
+        }
+        is_earlier
     }
 
     fn due(&mut self, key: Key) {
@@ -178,7 +191,7 @@ impl Queue {
             self.waiting.remove(&key);
             self.running.insert(key.clone());
             *self.running_in.entry(namespace).or_default() += 1;
-            let cause = if self.changed.remove(&key) {
+            let cause = if self.changed.remove(&key).is_some() {
                 Cause::Change
             } else {
                 Cause::Time
@@ -223,7 +236,7 @@ mod tests {
     fn a_server_has_one_pass_at_a_time_and_another_one_for_what_came_meanwhile() {
         let mut queue = Queue::default();
         for name in ["a", "b", "a"] {
-            queue.changed(key(name));
+            queue.changed(key(name), Instant::now());
             queue.due(key(name));
         }
         assert_eq!(queue.depth(), 2);
@@ -237,6 +250,25 @@ mod tests {
             Some((key("a"), Cause::Time)),
             "nothing changed since its last pass began"
         );
+    }
+
+    #[test]
+    fn changes_that_keep_coming_do_not_put_a_pass_off() {
+        let mut queue = Queue::default();
+        let now = Instant::now();
+        let after = |millis| now + Duration::from_millis(millis);
+        assert!(queue.changed(key("a"), after(100)));
+        assert!(
+            !queue.changed(key("a"), after(110)),
+            "it is due before that"
+        );
+        assert!(
+            queue.changed(key("a"), after(20)),
+            "this one is more urgent"
+        );
+        queue.due(key("a"));
+        queue.next().unwrap();
+        assert!(queue.changed(key("a"), after(130)), "the pass has begun");
     }
 
     #[test]

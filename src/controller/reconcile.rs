@@ -57,8 +57,7 @@ struct Children {
 /// Its children as they are, after everything was tried.
 struct Applied {
     observed: Observed,
-    /// What failed first.
-    error: Option<Error>,
+    errors: Vec<Error>,
     hint: String,
 }
 
@@ -75,11 +74,18 @@ pub async fn pass(key: &Key, cause: Cause, context: &Context) -> Result<Next, Er
         }
         (memory.dull_until, panic)
     });
-    if let Panic::ToTell(text) = panic {
-        return tell_panic(context, &view, text).await;
+    match panic {
+        // Another wish of the user may do better.
+        Panic::ToTell(text, of) if of == view.wish_of() => {
+            return Ok(tell_panic(context, &view, text).await);
+        }
+        _ => context
+            .memories
+            .of(key, view.uid(), |memory| memory.panic = Panic::None),
     }
     failpoint::pass(key);
-    if cause == Cause::Time && dull_until.is_some_and(|until| Instant::now() < until) {
+    let is_dull = dull_until.is_some_and(|until| Instant::now() < until);
+    if cause == Cause::Time && !view.deleting && is_dull {
         return Ok(Next::In(NOT_READY_RETRY));
     }
     let next = if view.deleting {
@@ -95,7 +101,7 @@ pub async fn pass(key: &Key, cause: Cause, context: &Context) -> Result<Next, Er
 }
 
 /// The status of a server at which the operator panicked. It is tried again later.
-async fn tell_panic(context: &Context, view: &ServerView, text: String) -> Result<Next, Error> {
+async fn tell_panic(context: &Context, view: &ServerView, text: String) -> Next {
     let (object, _) = view.readable();
     let old = view.status();
     let about = About {
@@ -109,7 +115,14 @@ async fn tell_panic(context: &Context, view: &ServerView, text: String) -> Resul
     context
         .memories
         .of(&view.key, view.uid(), |memory| memory.panic = Panic::None);
-    stored.map(|()| Next::In(CONFIGURATION_RETRY))
+    match stored {
+        Ok(Some(true)) => Next::In(Duration::ZERO),
+        Ok(_) => Next::In(CONFIGURATION_RETRY),
+        Err(error) => {
+            tracing::warn!("the panic is not in the status: {error}");
+            Next::In(CONFIGURATION_RETRY)
+        }
+    }
 }
 
 /// What follows a pass that panicked: an Event and the status tell it, and it is tried again later. A fault of the
@@ -122,7 +135,7 @@ pub fn panicked(key: &Key, text: String, context: &Context) -> Next {
     let is_new = context.memories.of(key, server.uid(), |memory| {
         let is_new = memory.panic != Panic::Telling;
         memory.panic = if is_new {
-            Panic::ToTell(error.to_string())
+            Panic::ToTell(error.to_string(), server.wish_of())
         } else {
             Panic::None
         };
@@ -252,7 +265,10 @@ async fn apply(context: &Context, valid: &Valid, children: Children) -> Applied 
             service,
             pods: context.pods.of(&server.key),
         },
-        error: config_failed.or(deployment_failed).or(service_failed),
+        errors: [config_failed, deployment_failed, service_failed]
+            .into_iter()
+            .flatten()
+            .collect(),
         hint: children.hint,
     }
 }
@@ -340,13 +356,11 @@ fn as_left<K: Built>(
 async fn report(context: &Context, valid: &Valid, applied: Applied) -> Result<Next, Error> {
     let Applied {
         observed,
-        error,
+        mut errors,
         hint,
     } = applied;
-    let of_the_spec = error
-        .as_ref()
-        .filter(|error| error.class().is_of_the_spec());
-    let faults: Vec<_> = of_the_spec.map(ToString::to_string).into_iter().collect();
+    let of_the_spec = errors.iter().filter(|error| error.class().is_of_the_spec());
+    let faults: Vec<_> = of_the_spec.map(ToString::to_string).collect();
     let server = &valid.view;
     let old = server.status();
     let about = About {
@@ -365,7 +379,9 @@ async fn report(context: &Context, valid: &Valid, applied: Applied) -> Result<Ne
     let now = Instant::now();
     let conflicts = names
         .iter()
-        .filter_map(|name| context.refusals.conflict_left(name, now));
+        .filter_map(|name| context.refusals.conflict_left(name, now))
+        // One that is over and was not looked at is waited for by nobody.
+        .filter(|left| !left.is_zero());
     let changes_in = [waits, found.changes_in]
         .into_iter()
         .flatten()
@@ -373,13 +389,21 @@ async fn report(context: &Context, valid: &Valid, applied: Applied) -> Result<Ne
         .min();
     let is_ready = found.status.phase == Some(Phase::Ready);
     let dull_until = now + changes_in.unwrap_or(DULL).min(DULL);
+    // That a child has gone may have been known before the watch tells it.
+    let is_dull = !is_ready && !observed.is_leaving();
     context.memories.of(&server.key, server.uid(), |memory| {
-        memory.dull_until = Some(dull_until).filter(|_| !is_ready);
+        memory.dull_until = Some(dull_until).filter(|_| is_dull);
         memory.changes_in = changes_in;
     });
-    // What failed first says when to try again.
-    if let Some(error) = error.or(written.err()) {
-        return Err(error);
+    errors.extend(written.err());
+    // What may pass soonest says when to try again.
+    errors.sort_by_key(|error| error.retry_after(1));
+    let mut errors = errors.into_iter();
+    if let Some(first) = errors.next() {
+        for error in errors.filter(Error::is_new) {
+            tracing::warn!("failed beside it: {error}");
+        }
+        return Err(first);
     }
     Ok(match (changes_in, is_ready) {
         (None, true) => Next::OnChange,
@@ -401,7 +425,9 @@ async fn report_faults(
     };
     let observed = context.observe(server);
     let found = status::status(about, &faulty.faults, &observed, Timestamp::now());
-    report::write(context, server, old.as_ref(), &found, &[]).await?;
+    if report::write(context, server, old.as_ref(), &found, &[]).await? == Some(Duration::ZERO) {
+        return Ok(Next::In(Duration::ZERO));
+    }
     Err(Error::Invalid {
         faults: faulty.faults,
     })
@@ -412,7 +438,7 @@ pub fn failed(key: &Key, error: &Error, context: &Context) -> Next {
     let Some(server) = context.servers.get(key) else {
         return Next::Never;
     };
-    let is_new = !matches!(error, Error::TooSoon { .. });
+    let is_new = error.is_new();
     let (failures, told, changes_in) = context.memories.of(key, server.uid(), |memory| {
         if is_new {
             memory.failures = match error.class() {
@@ -448,7 +474,8 @@ pub fn failed(key: &Key, error: &Error, context: &Context) -> Next {
     }
     // The status is as the pass left it.
     let status: Option<MCPServerStatus> = server.status();
-    if let Some(news) = events::of_failure(error, failures, told.as_deref(), status.as_ref()) {
+    let news = events::of_failure(error, failures, told.as_deref(), status.as_ref());
+    if let Some(news) = news.filter(|_| is_new) {
         context.memories.of(key, server.uid(), |memory| {
             memory.told_failure = Some(error.cause());
         });

@@ -16,8 +16,8 @@ use super::view::server::ServerView;
 use crate::api::v1alpha1::Phase;
 use crate::api::{MCPServer, MCPServerStatus};
 
-/// Writes the status if it is due, and tells the news in it after that. Says how long it is to wait if it is not due
-/// yet. `children` are the kinds that are there.
+/// Writes the status if it is due, and tells the news in it after that. Says when the next pass is to begin: if it is
+/// not due yet, or if the server has changed meanwhile. `children` are the kinds that are there.
 pub async fn write(
     context: &Context,
     server: &ServerView,
@@ -47,18 +47,25 @@ pub async fn write(
         }
     }
     let news = events::of_report(old, report, children, told.as_deref());
-    store(context, server, report).await?;
+    let Some(moved) = store(context, server, report).await? else {
+        return Ok(None);
+    };
     context
         .memories
         .of(key, uid, |memory| memory.told_trouble = cause);
     for news in news {
         context.publisher.publish(server, &news);
     }
-    Ok(None)
+    Ok(moved.then_some(Duration::ZERO))
 }
 
-/// Writes the status.
-pub async fn store(context: &Context, server: &ServerView, report: &Report) -> Result<(), Error> {
+/// Writes the status. Tells whether the server is another one meanwhile than the pass has seen: the answer is taken in,
+/// so that the watch has no news of it. Nothing when it has gone.
+pub async fn store(
+    context: &Context,
+    server: &ServerView,
+    report: &Report,
+) -> Result<Option<bool>, Error> {
     let (key, uid) = (&server.key, server.uid());
     let body = json!({"metadata": {"uid": uid}, "status": whole(&report.status)?});
     let api = context.api::<MCPServer>(key);
@@ -68,7 +75,7 @@ pub async fn store(context: &Context, server: &ServerView, report: &Report) -> R
     let written = match patched.map_err(Error::api("writing the status")) {
         Ok(written) => written,
         // Deleted meanwhile: nothing to report on.
-        Err(error) if error.is_not_found() => return Ok(()),
+        Err(error) if error.is_not_found() => return Ok(None),
         Err(error) => return Err(error),
     };
     let view = ServerView::read(written.text()).map_err(|source| Error::Json {
@@ -80,6 +87,7 @@ pub async fn store(context: &Context, server: &ServerView, report: &Report) -> R
         stored: status::stored(view.status().as_ref()),
         at: Instant::now(),
     };
+    let moved = view.is_moved(server);
     context.servers.wrote(key, view);
     context
         .memories
@@ -90,7 +98,7 @@ pub async fn store(context: &Context, server: &ServerView, report: &Report) -> R
         ready = report.status.ready_replicas,
         "status written"
     );
-    Ok(())
+    Ok(Some(moved))
 }
 
 /// A merge patch with a null for what there is not: whatever somebody else wrote there goes, too.

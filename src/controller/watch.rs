@@ -79,9 +79,9 @@ where
                 continue;
             }
         };
-        // A list that begins has shown nothing yet.
-        let is_begin = matches!(event, Event::Init);
-        if !is_begin {
+        // A list that is not over has shown nothing yet: its next page may fail, again and again.
+        let is_seen = !matches!(event, Event::Init | Event::InitApply(_));
+        if is_seen {
             sight.works();
             backoff.reset();
         }
@@ -99,7 +99,7 @@ where
                 "this object of {kind} cannot be read and is skipped: {item:?}: {error}"
             );
         }
-        if !is_begin {
+        if is_seen {
             metrics.watched(&kind, is_over);
         }
         if is_over {
@@ -125,7 +125,7 @@ impl Sight {
     /// Notes an error. Whether there was nothing else for too long.
     fn failed(&mut self, now: Instant) -> bool {
         let first = match self.failing {
-            // A watch that was begun again, and is quiet, tells nothing either.
+            // A watch that works may be quiet, so a long time between two errors counts as working.
             Some((first, last)) if now.saturating_duration_since(last) < APART => first,
             _ => now,
         };

@@ -124,3 +124,33 @@ async fn what_waits_at_the_end_is_published_yet() {
     publisher.flush(Duration::from_secs(2)).await;
     assert_eq!(begun.elapsed(), Duration::ZERO, "nothing waits any more");
 }
+
+#[tokio::test(start_paused = true)]
+async fn events_that_hang_in_one_namespace_leave_room_to_the_others() {
+    let (sent, mut names) = tokio::sync::mpsc::unbounded_channel();
+    let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+        let hangs = request.uri().path().contains("/namespaces/hangs/");
+        let sent = sent.clone();
+        async move {
+            if hangs {
+                std::future::pending::<()>().await;
+            }
+            sent.send(()).unwrap();
+            let body = request.into_body().collect_bytes().await?;
+            let answer = http::Response::builder().status(201);
+            Ok::<_, tower::BoxError>(answer.body(kube::client::Body::from(body.to_vec()))?)
+        }
+    });
+    let publisher = Publisher::new(None);
+    tokio::spawn(publisher.clone().run(Client::new(service, "default")));
+    let of = |namespace: &str| {
+        let object = json!({"metadata": {"name": "a", "namespace": namespace, "uid": "u"}});
+        ServerView::read(&object.to_string()).unwrap()
+    };
+    for _ in 0..50 {
+        publisher.publish(&of("hangs"), &deleted(0));
+    }
+    publisher.publish(&of("works"), &deleted(0));
+    let told = tokio::time::timeout(Duration::from_secs(1), names.recv()).await;
+    assert_eq!(told, Ok(Some(())));
+}

@@ -10,6 +10,7 @@ use tower::BoxError;
 
 use super::*;
 use crate::controller::cache::lock;
+use crate::controller::view::child::ChildView;
 use crate::fence::NotLeading;
 use crate::metrics::Metrics;
 
@@ -51,6 +52,12 @@ impl Script {
                 200,
                 json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}),
             );
+        }
+        if method == "GET" {
+            let missing = || (404, json!({"reason": "NotFound"}));
+            return objects
+                .get(&path)
+                .map_or_else(missing, |object| (200, object.clone()));
         }
         let object = objects
             .entry(path)
@@ -504,4 +511,96 @@ async fn a_deletion_waits_for_the_pods_and_not_for_ever() {
     scene.context.pods.deleted(&pod);
     assert_eq!(scene.pass().await, Next::OnChange);
     assert_eq!(scene.sent(), ["PATCH mcpservers/a"]);
+}
+
+#[tokio::test]
+async fn what_changed_while_the_status_was_written_gets_a_pass_at_once() {
+    let scene = Scene::new(&json!({}));
+    scene.pass().await;
+    scene.sent();
+    // Somebody changes the spec; the watch is slow, and the answer to our own write is the first to show it.
+    scene.shows(&json!({"status": {}}));
+    let mut changed = lock(&scene.script.objects)["mcpservers/a"].clone();
+    json_patch::merge(
+        &mut changed,
+        &json!({"metadata": {"generation": 2, "resourceVersion": "1000"}, "spec": {"image": "x:2"}}),
+    );
+    scene.answers("PATCH mcpservers/a/status", 200, changed.clone());
+    assert_eq!(scene.pass().await, Next::In(Duration::ZERO));
+    let view = ServerView::read(&changed.to_string()).unwrap();
+    assert!(
+        scene.context.servers.shown(&scene.key, view).is_none(),
+        "the watch has no news"
+    );
+    scene.sent();
+    scene.pass().await;
+    assert!(scene.sent().contains(&"PATCH deployments/a".to_owned()));
+}
+
+#[tokio::test]
+async fn a_deletion_is_looked_at_by_time_also_when_the_server_was_not_ready() {
+    let scene = Scene::new(&json!({}));
+    scene.pass().await;
+    let skipped = pass(&scene.key, Cause::Time, &scene.context).await.unwrap();
+    scene.sent();
+    assert_eq!(skipped, Next::In(NOT_READY_RETRY), "nothing has changed");
+    let deleting = json!({"metadata": {"deletionTimestamp": "2020-01-01T00:00:00Z"}});
+    scene.shows(&deleting);
+    pass(&scene.key, Cause::Time, &scene.context).await.unwrap();
+    assert!(scene.sent().contains(&"DELETE deployments/a".to_owned()));
+}
+
+#[tokio::test]
+async fn a_strangers_object_that_comes_into_view_makes_no_hot_loop() {
+    let scene = Scene::new(&json!({}));
+    scene.answers("POST deployments", 409, already_exists());
+    let stranger = json!({"metadata": {"name": "a", "namespace": "n", "uid": "other", "resourceVersion": "1"}});
+    scene.answers("GET deployments/a", 200, stranger.clone());
+    scene.pass().await;
+    let view = ChildView::read(&stranger.to_string()).unwrap();
+    scene.context.deployments.shown(&scene.key, view);
+    assert_eq!(scene.pass().await, Next::In(NOT_READY_RETRY));
+    let place = ("Deployment", scene.key.clone());
+    assert_eq!(
+        scene.context.refusals.conflict_left(&place, Instant::now()),
+        None
+    );
+}
+
+#[tokio::test]
+async fn what_may_pass_soonest_says_when_to_try_again_and_all_faults_are_told() {
+    let scene = Scene::new(&json!({}));
+    let denied = json!({"message": "deployments is forbidden: User \"x\" cannot create"});
+    scene.answers("POST deployments", 403, denied);
+    scene.answers("POST services", 503, json!({"message": "away"}));
+    assert_eq!(scene.pass().await, Next::In(Duration::from_secs(1)));
+    let scene = Scene::new(&json!({}));
+    scene.answers("POST deployments", 503, json!({"message": "away"}));
+    let denied = json!({"message": "admission webhook \"x\" denied the request: no"});
+    scene.answers("POST services", 403, denied);
+    assert_eq!(scene.pass().await, Next::In(Duration::from_secs(1)));
+    assert_eq!(scene.status().phase, Some(Phase::Failed));
+    assert!(scene.ready().contains("denied the request: no"));
+}
+
+#[tokio::test]
+async fn a_policy_that_refuses_a_change_is_not_asked_about_a_repair() {
+    let scene = Scene::new(&with_config());
+    scene.answers("POST configmaps", 409, already_exists());
+    let changed = json!({"data": {"K": "w"}, "immutable": true});
+    scene.answers(
+        "GET configmaps/a-config",
+        200,
+        scene.stored::<ConfigMap>(&changed),
+    );
+    let denied = json!({"message": "configmaps \"a-config\" is forbidden: ValidatingAdmissionPolicy 'p' denied request: no"});
+    scene.answers("PATCH configmaps/a-config", 422, denied);
+    scene.pass().await;
+    let sent = scene.sent();
+    assert!(
+        !sent
+            .iter()
+            .any(|request| request.starts_with("DELETE") || request.starts_with("PUT")),
+        "{sent:?}"
+    );
 }

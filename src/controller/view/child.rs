@@ -192,6 +192,9 @@ impl<K: ChildKind> View for ChildView<K> {
             && self.equal_to == other.equal_to
             && self.applied == other.applied
             && self.facts == other.facts
+            // Of one that is not as wished, any change is a reason to try again.
+            && (self.equal_to.is_some()
+                || (self.names_digest, self.body_digest) == (other.names_digest, other.body_digest))
     }
 }
 

@@ -63,6 +63,13 @@ impl ServerView {
         }
     }
 
+    /// Whether a pass that has seen `before` is to be followed by another one: not for the status.
+    pub fn is_moved(&self, before: &Self) -> bool {
+        self.wish_of() != before.wish_of()
+            || self.deleting != before.deleting
+            || self.finalizers != before.finalizers
+    }
+
     /// Whether our finalizer keeps it.
     pub fn has_finalizer(&self) -> bool {
         self.finalizers.iter().any(|name| name == labels::FINALIZER)
