@@ -27,8 +27,6 @@ pub struct Memory {
     pub written: Option<Written>,
     /// When this process first saw that the server is being deleted.
     pub deleting_since: Option<Instant>,
-    /// A pass before this moment finds what the last one found, unless something changes.
-    pub dull_until: Option<Instant>,
     /// What there is to do about a pass that panicked.
     pub panic: Panic,
     /// When time alone may change what the last pass said.

@@ -43,7 +43,7 @@ use self::cache::Change;
 use self::context::{Built, Context};
 use self::item::Item;
 use self::key::Key;
-use self::queue::{Cause, Next};
+use self::queue::Next;
 use self::view::View;
 use self::view::child::ChildView;
 use self::view::pod::PodView;
@@ -142,7 +142,7 @@ pub async fn run(
     let (of_pass, of_panic) = (context.clone(), context.clone());
     let passes = queue::run(
         changes,
-        move |key, cause| pass(key, cause, of_pass.clone()),
+        move |key| pass(key, of_pass.clone()),
         move |key, text| {
             let span = key.span();
             span.in_scope(|| reconcile::panicked(key, text, &of_panic))
@@ -158,9 +158,9 @@ pub async fn run(
     Ok(())
 }
 
-async fn pass(key: Key, cause: Cause, context: Arc<Context>) -> Next {
+async fn pass(key: Key, context: Arc<Context>) -> Next {
     let (span, start) = (key.span(), Instant::now());
-    let passed = Box::pin(reconcile::pass(&key, cause, &context))
+    let passed = Box::pin(reconcile::pass(&key, &context))
         .instrument(span.clone())
         .await;
     let class = passed.as_ref().err().map(|error| error.class().as_str());

@@ -28,15 +28,6 @@ const DRAIN: Duration = Duration::from_secs(15);
 /// Every server gets a pass within twice this time, whatever happens or does not.
 const NOW_AND_THEN: Duration = Duration::from_hours(7);
 
-/// Why a pass begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
-    /// Something changed.
-    Change,
-    /// The time came that the last pass named.
-    Time,
-}
-
 /// When the next pass is to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
@@ -55,7 +46,7 @@ pub enum Next {
 /// `depth` is told how many are due.
 pub async fn run<P: Future<Output = Next> + Send + 'static>(
     mut changes: mpsc::UnboundedReceiver<(Key, Duration)>,
-    pass: impl Fn(Key, Cause) -> P,
+    pass: impl Fn(Key) -> P,
     on_panic: impl Fn(&Key, String) -> Next,
     depth: impl Fn(usize),
     stop: impl Future<Output = ()>,
@@ -76,9 +67,9 @@ pub async fn run<P: Future<Output = Next> + Send + 'static>(
     };
     loop {
         while passes.len() < WORKERS
-            && let Some((key, cause)) = queue.next()
+            && let Some(key) = queue.next()
         {
-            let handle = passes.spawn(pass(key.clone(), cause));
+            let handle = passes.spawn(pass(key.clone()));
             running.insert(handle.id(), key);
         }
         depth(queue.depth());
@@ -140,7 +131,7 @@ struct Queue {
     /// The namespaces in which some are due.
     turns: VecDeque<Arc<str>>,
     waiting: HashSet<Key>,
-    /// Whose pass is due because something changed, and when.
+    /// Whose pass will be due because something changed, and when.
     changed: HashMap<Key, Instant>,
     running: HashSet<Key>,
     running_in: HashMap<Arc<str>, usize>,
@@ -170,7 +161,7 @@ impl Queue {
         }
     }
 
-    fn next(&mut self) -> Option<(Key, Cause)> {
+    fn next(&mut self) -> Option<Key> {
         for _ in 0..self.turns.len() {
             let namespace = self.turns.pop_front()?;
             if self
@@ -191,12 +182,8 @@ impl Queue {
             self.waiting.remove(&key);
             self.running.insert(key.clone());
             *self.running_in.entry(namespace).or_default() += 1;
-            let cause = if self.changed.remove(&key).is_some() {
-                Cause::Change
-            } else {
-                Cause::Time
-            };
-            return Some((key, cause));
+            self.changed.remove(&key);
+            return Some(key);
         }
         None
     }
@@ -240,16 +227,12 @@ mod tests {
             queue.due(key(name));
         }
         assert_eq!(queue.depth(), 2);
-        assert_eq!(queue.next(), Some((key("a"), Cause::Change)));
+        assert_eq!(queue.next(), Some(key("a")));
         queue.due(key("a"));
-        assert_eq!(queue.next(), Some((key("b"), Cause::Change)));
+        assert_eq!(queue.next(), Some(key("b")));
         assert_eq!(queue.next(), None, "a is under way");
         queue.ended(&key("a"));
-        assert_eq!(
-            queue.next(),
-            Some((key("a"), Cause::Time)),
-            "nothing changed since its last pass began"
-        );
+        assert_eq!(queue.next(), Some(key("a")), "what came meanwhile");
     }
 
     #[test]
@@ -279,7 +262,7 @@ mod tests {
         }
         queue.due(Key::new("small", "a"));
         let namespaces: Vec<_> = std::iter::from_fn(|| queue.next())
-            .map(|(key, _)| key.namespace.to_string())
+            .map(|key| key.namespace.to_string())
             .collect();
         assert_eq!(
             namespaces[..3],
@@ -288,13 +271,9 @@ mod tests {
         );
         assert_eq!(namespaces.len(), OF_ONE_NAMESPACE + 1);
         queue.due(Key::new("small", "b"));
-        assert_eq!(
-            queue.next().unwrap().0,
-            Key::new("small", "b"),
-            "also later"
-        );
+        assert_eq!(queue.next().unwrap(), Key::new("small", "b"), "also later");
         queue.ended(&Key::new("crowded", "0"));
-        assert_eq!(queue.next().unwrap().0, Key::new("crowded", "16"));
+        assert_eq!(queue.next().unwrap(), Key::new("crowded", "16"));
         assert_eq!(queue.depth(), 83);
     }
 
@@ -307,10 +286,10 @@ mod tests {
         for name in ["bad", "good"] {
             change.send((key(name), Duration::ZERO)).unwrap();
         }
-        let pass = move |key: Key, cause| {
+        let pass = move |key: Key| {
             let (told, enough) = (told.clone(), enough.clone());
             async move {
-                told.lock().unwrap().push((key.name.to_string(), cause));
+                told.lock().unwrap().push(key.name.to_string());
                 enough.add_permits(1);
                 assert_eq!(&*key.name, "good", "this one is bad");
                 Next::In(Duration::from_secs(100))
@@ -330,18 +309,8 @@ mod tests {
         };
         run(changes, pass, on_panic, |_| {}, stop).await;
         let mut passes = passes.lock().unwrap().clone();
-        passes[..2].sort_by(|one, other| one.0.cmp(&other.0));
-        let expected = [
-            ("bad", Cause::Change),
-            ("good", Cause::Change),
-            ("bad", Cause::Time),
-            ("good", Cause::Time),
-            ("bad", Cause::Time),
-        ];
-        assert_eq!(
-            passes,
-            expected.map(|(name, cause)| (name.to_owned(), cause))
-        );
+        passes[..2].sort_unstable();
+        assert_eq!(passes, ["bad", "good", "bad", "good", "bad"]);
         assert_eq!(panics.into_inner(), 3);
     }
 }

@@ -15,7 +15,7 @@ use super::error::{CONFIGURATION_RETRY, Class, Error};
 use super::key::Key;
 use super::memory::Panic;
 use super::observed::{Child, Observed};
-use super::queue::{Cause, Next};
+use super::queue::Next;
 use super::status::{self, About};
 use super::view::View;
 use super::view::server::ServerView;
@@ -25,10 +25,11 @@ use crate::api::v1alpha1::Phase;
 use crate::api::{MCPServer, MCPServerStatus, defaults, labels};
 use crate::validation;
 
-/// A server that is not ready is looked at again after this long at the latest.
-const NOT_READY_RETRY: Duration = Duration::from_secs(10);
-/// Where nothing changes and time alone changes nothing, that look goes no further for this long.
-const DULL: Duration = Duration::from_mins(5);
+/// A server that is not ready is looked at again after this long, for safety: what changes comes by the watches, and what
+/// time alone changes comes when it does.
+const NOT_READY_LOOK: Duration = Duration::from_mins(5);
+/// One of which a child is on its way out is looked at again after this long.
+const LEAVING_LOOK: Duration = Duration::from_secs(10);
 
 /// A server as it is to be, free of faults.
 struct Valid {
@@ -62,17 +63,17 @@ struct Applied {
 }
 
 /// Reconciles the server of this name.
-pub async fn pass(key: &Key, cause: Cause, context: &Context) -> Result<Next, Error> {
+pub async fn pass(key: &Key, context: &Context) -> Result<Next, Error> {
     let Some(view) = context.servers.get(key) else {
         context.forget(key);
         return Ok(Next::Never);
     };
-    let (dull_until, panic) = context.memories.of(key, view.uid(), |memory| {
+    let panic = context.memories.of(key, view.uid(), |memory| {
         let panic = memory.panic.clone();
         if panic != Panic::None {
             memory.panic = Panic::Telling;
         }
-        (memory.dull_until, panic)
+        panic
     });
     match panic {
         // Another wish of the user may do better.
@@ -84,10 +85,6 @@ pub async fn pass(key: &Key, cause: Cause, context: &Context) -> Result<Next, Er
             .of(key, view.uid(), |memory| memory.panic = Panic::None),
     }
     failpoint::pass(key);
-    let is_dull = dull_until.is_some_and(|until| Instant::now() < until);
-    if cause == Cause::Time && !view.deleting && is_dull {
-        return Ok(Next::In(NOT_READY_RETRY));
-    }
     let next = if view.deleting {
         deletion::pass(context, &view).await?
     } else {
@@ -387,12 +384,7 @@ async fn report(context: &Context, valid: &Valid, applied: Applied) -> Result<Ne
         .flatten()
         .chain(conflicts)
         .min();
-    let is_ready = found.status.phase == Some(Phase::Ready);
-    let dull_until = now + changes_in.unwrap_or(DULL).min(DULL);
-    // That a child has gone may have been known before the watch tells it.
-    let is_dull = !is_ready && !observed.is_leaving();
     context.memories.of(&server.key, server.uid(), |memory| {
-        memory.dull_until = Some(dull_until).filter(|_| is_dull);
         memory.changes_in = changes_in;
     });
     errors.extend(written.err());
@@ -405,11 +397,15 @@ async fn report(context: &Context, valid: &Valid, applied: Applied) -> Result<Ne
         }
         return Err(first);
     }
-    Ok(match (changes_in, is_ready) {
-        (None, true) => Next::OnChange,
-        (None, false) => Next::In(NOT_READY_RETRY),
-        (Some(time), _) => Next::In(time.min(NOT_READY_RETRY)),
-    })
+    let look = if observed.is_leaving() {
+        // That a child has gone may have been known before the watch tells it.
+        LEAVING_LOOK
+    } else if found.status.phase == Some(Phase::Ready) {
+        return Ok(changes_in.map_or(Next::OnChange, Next::In));
+    } else {
+        NOT_READY_LOOK
+    };
+    Ok(Next::In(changes_in.map_or(look, |time| time.min(look))))
 }
 
 async fn report_faults(
@@ -446,7 +442,6 @@ pub fn failed(key: &Key, error: &Error, context: &Context) -> Next {
                 Class::Configuration | Class::Permanent => 0,
             };
         }
-        memory.dull_until = None;
         (
             memory.failures,
             memory.told_failure.clone(),

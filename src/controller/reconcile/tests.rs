@@ -144,7 +144,7 @@ impl Scene {
     }
 
     async fn pass(&self) -> Next {
-        match pass(&self.key, Cause::Change, &self.context).await {
+        match pass(&self.key, &self.context).await {
             Ok(next) => next,
             Err(error) => failed(&self.key, &error, &self.context),
         }
@@ -259,7 +259,7 @@ async fn a_strangers_object_is_named_and_asked_for_now_and_then_only() {
     let Next::In(looks) = scene.pass().await else {
         panic!("it looks again")
     };
-    assert!(looks <= NOT_READY_RETRY, "{looks:?}");
+    assert!(looks <= NOT_READY_LOOK, "{looks:?}");
     let expected = [
         "GET deployments/a",
         "PATCH mcpservers/a/status",
@@ -538,19 +538,6 @@ async fn what_changed_while_the_status_was_written_gets_a_pass_at_once() {
 }
 
 #[tokio::test]
-async fn a_deletion_is_looked_at_by_time_also_when_the_server_was_not_ready() {
-    let scene = Scene::new(&json!({}));
-    scene.pass().await;
-    let skipped = pass(&scene.key, Cause::Time, &scene.context).await.unwrap();
-    scene.sent();
-    assert_eq!(skipped, Next::In(NOT_READY_RETRY), "nothing has changed");
-    let deleting = json!({"metadata": {"deletionTimestamp": "2020-01-01T00:00:00Z"}});
-    scene.shows(&deleting);
-    pass(&scene.key, Cause::Time, &scene.context).await.unwrap();
-    assert!(scene.sent().contains(&"DELETE deployments/a".to_owned()));
-}
-
-#[tokio::test]
 async fn a_strangers_object_that_comes_into_view_makes_no_hot_loop() {
     let scene = Scene::new(&json!({}));
     scene.answers("POST deployments", 409, already_exists());
@@ -559,7 +546,7 @@ async fn a_strangers_object_that_comes_into_view_makes_no_hot_loop() {
     scene.pass().await;
     let view = ChildView::read(&stranger.to_string()).unwrap();
     scene.context.deployments.shown(&scene.key, view);
-    assert_eq!(scene.pass().await, Next::In(NOT_READY_RETRY));
+    assert_eq!(scene.pass().await, Next::In(NOT_READY_LOOK));
     let place = ("Deployment", scene.key.clone());
     assert_eq!(
         scene.context.refusals.conflict_left(&place, Instant::now()),
