@@ -39,7 +39,7 @@ use tokio::sync::{mpsc, watch as signal};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-use self::cache::Change;
+use self::cache::{Cache, Change};
 use self::context::{Built, Context};
 use self::item::Item;
 use self::key::Key;
@@ -218,29 +218,18 @@ impl Watches<'_> {
         let (context, change) = (self.context.clone(), self.change.clone());
         self.watch::<MCPServer>(None, move |seen| {
             let cache = &context.servers;
-            let read = |item: &Item<_>| ServerView::read(item.text());
             let changes = match seen {
-                Seen::ListBegins => {
-                    cache.list_begins();
-                    Vec::new()
-                }
-                Seen::Listed(item) => {
-                    let view = read(item)?;
-                    cache.listed(&view.key.clone(), view);
-                    Vec::new()
-                }
-                Seen::ListEnds => cache.list_ends(),
-                Seen::Shown(item) => {
-                    let view = read(item)?;
-                    cache.shown(&view.key.clone(), view).into_iter().collect()
-                }
                 Seen::Deleted(item) => {
-                    let view = read(item)?;
+                    let view = ServerView::read(item.text())?;
                     cache.deleted(&view.key, view.uid(), view.version());
                     // Also when that was known: what is remembered of it is to be forgotten.
                     send(&change, view.key, Duration::ZERO);
                     Vec::new()
                 }
+                seen => taken_in(cache, seen, |item| {
+                    let view = ServerView::read(item.text())?;
+                    Ok((view.key.clone(), view))
+                })?,
             };
             for Change { before, after } in changes {
                 if let Some(view) = after.or(before) {
@@ -260,31 +249,10 @@ impl Watches<'_> {
                 let known = cache.known(&view.key, view.uid());
                 let server = view.server();
                 let wish = || context.wish::<K>(&server?);
-                serde_json::Result::Ok(drift::judge(view, item.text(), known.as_deref(), wish))
+                let view = drift::judge(view, item.text(), known.as_deref(), wish);
+                serde_json::Result::Ok((view.key.clone(), view))
             };
-            let changes = match seen {
-                Seen::ListBegins => {
-                    cache.list_begins();
-                    Vec::new()
-                }
-                Seen::Listed(item) => {
-                    let view = read(item)?;
-                    cache.listed(&view.key.clone(), view);
-                    Vec::new()
-                }
-                Seen::ListEnds => cache.list_ends(),
-                Seen::Shown(item) => {
-                    let view = read(item)?;
-                    cache.shown(&view.key.clone(), view).into_iter().collect()
-                }
-                Seen::Deleted(item) => {
-                    let view = ChildView::<K>::read(item.text())?;
-                    cache
-                        .deleted(&view.key, view.uid(), view.version())
-                        .into_iter()
-                        .collect()
-                }
-            };
+            let changes = taken_in(cache, seen, read)?;
             for Change { before, after } in changes {
                 for view in [before, after].into_iter().flatten() {
                     // Whose it is, and in whose way it is.
@@ -323,6 +291,35 @@ impl Watches<'_> {
             Ok(())
         })
     }
+}
+
+/// Takes what a watch shows into a cache, and tells what that changes.
+fn taken_in<K, V: View>(
+    cache: &Cache<V>,
+    seen: Seen<'_, K>,
+    read: impl Fn(&Item<K>) -> serde_json::Result<(Key, V)>,
+) -> serde_json::Result<Vec<Change<V>>> {
+    Ok(match seen {
+        Seen::ListBegins => {
+            cache.list_begins();
+            Vec::new()
+        }
+        Seen::Listed(item) => {
+            let (key, view) = read(item)?;
+            cache.listed(&key, view);
+            Vec::new()
+        }
+        Seen::ListEnds => cache.list_ends(),
+        Seen::Shown(item) => {
+            let (key, view) = read(item)?;
+            cache.shown(&key, view).into_iter().collect()
+        }
+        Seen::Deleted(item) => {
+            let (key, view) = read(item)?;
+            let change = cache.deleted(&key, view.uid(), view.version());
+            change.into_iter().collect()
+        }
+    })
 }
 
 /// The server is to get a pass after this time at the latest.
