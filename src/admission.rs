@@ -152,7 +152,7 @@ pub fn validate(request: &Request) -> Verdict {
         Ok(server) => server,
         Err(verdict) => return verdict,
     };
-    let faults = validation::validate(&server, old_server(request).as_ref());
+    let faults = validation::faults(&server, old_server(request).as_ref());
     let warnings = validation::warnings(&server);
     if faults.is_empty() {
         Verdict::Allow { warnings }

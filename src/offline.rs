@@ -115,7 +115,7 @@ fn check_document(document: &Value) -> (Vec<FieldError>, Vec<String>) {
     // As in the cluster: what the user left out is filled in before the rules are checked.
     defaults::default(&mut server, None);
     (
-        validation::validate(&server, None),
+        validation::faults(&server, None),
         validation::warnings(&server),
     )
 }

@@ -11,7 +11,7 @@ fn server(spec: &Value) -> MCPServer {
     let object = json!({"metadata": {"name": "a", "namespace": "n", "uid": "u"}, "spec": spec});
     let mut server: MCPServer = decode::lenient(&object, &FieldPath::OBJECT).unwrap();
     defaults::default(&mut server, None);
-    assert_eq!(validation::validate(&server, None), [], "{spec}");
+    assert_eq!(validation::faults(&server, None), [], "{spec}");
     server
 }
 

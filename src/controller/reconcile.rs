@@ -152,8 +152,10 @@ pub fn panicked(key: &Key, text: String, context: &Context) -> Next {
 async fn bring_up(context: &Context, view: &ServerView) -> Result<Next, Error> {
     match validate(view) {
         Ok(valid) => {
-            let valid = ensure_finalizer(context, valid).await?;
-            let children = build(&valid)?;
+            let (valid, children) = match prepare(context, valid).await {
+                Ok(prepared) => prepared,
+                Err(error) => return Err(report_unprepared(context, view, error).await),
+            };
             let applied = apply(context, &valid, children).await;
             report(context, &valid, applied).await
         }
@@ -164,6 +166,13 @@ async fn bring_up(context: &Context, view: &ServerView) -> Result<Next, Error> {
             report_faults(context, view, faulty).await
         }
     }
+}
+
+/// All that comes before the first child.
+async fn prepare(context: &Context, valid: Valid) -> Result<(Valid, Children), Error> {
+    let valid = ensure_finalizer(context, valid).await?;
+    let children = build(&valid)?;
+    Ok((valid, children))
 }
 
 /// Fills in defaults and checks the rules: the object may have been stored while no webhook ran.
@@ -182,7 +191,7 @@ fn validate(view: &ServerView) -> Result<Valid, Box<Faulty>> {
         }));
     }
     defaults::default(&mut object, None);
-    let faults = validation::validate(&object, None);
+    let faults = validation::faults(&object, None);
     if faults.is_empty() {
         let view = view.clone();
         return Ok(Valid { view, object });
@@ -406,6 +415,30 @@ async fn report(context: &Context, valid: &Valid, applied: Applied) -> Result<Ne
         NOT_READY_LOOK
     };
     Ok(Next::In(changes_in.map_or(look, |time| time.min(look))))
+}
+
+/// No child was looked at. The status tells why, if somebody has to change something for it to be otherwise.
+async fn report_unprepared(context: &Context, server: &ServerView, error: Error) -> Error {
+    if !error.class().is_of_the_spec() {
+        return error;
+    }
+    let (mut object, _) = server.readable();
+    defaults::default(&mut object, None);
+    let old = server.status();
+    let about = About {
+        server: &object,
+        old: old.as_ref(),
+        hint: "",
+    };
+    let observed = context.observe(server);
+    let found = status::status(about, &[error.to_string()], &observed, Timestamp::now());
+    match report::write(context, server, old.as_ref(), &found, &[]).await {
+        Ok(waits) => context.memories.of(&server.key, server.uid(), |memory| {
+            memory.changes_in = waits;
+        }),
+        Err(second) => tracing::warn!("it is not in the status: {second}"),
+    }
+    error
 }
 
 async fn report_faults(

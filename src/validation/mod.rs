@@ -39,10 +39,10 @@ const CONFIG_FILE_ENV: &str = "MCP_CONFIG_FILE";
 ///
 /// `old` is the stored object of an update. Faults that it already has are let through: a rule that was added later
 /// must not make stored objects uneditable.
-pub fn validate(server: &MCPServer, old: Option<&MCPServer>) -> Vec<FieldError> {
-    let mut faults = faults(server);
+pub fn faults(server: &MCPServer, old: Option<&MCPServer>) -> Vec<FieldError> {
+    let mut faults = all_faults(server);
     if let Some(old) = old.filter(|_| !faults.is_empty()) {
-        let known: HashSet<_> = self::faults(old).into_iter().collect();
+        let known: HashSet<_> = all_faults(old).into_iter().collect();
         faults.retain(|fault| !known.contains(fault));
     }
     let more = faults.len().saturating_sub(MOST_FAULTS);
@@ -54,7 +54,7 @@ pub fn validate(server: &MCPServer, old: Option<&MCPServer>) -> Vec<FieldError> 
     faults
 }
 
-fn faults(server: &MCPServer) -> Vec<FieldError> {
+fn all_faults(server: &MCPServer) -> Vec<FieldError> {
     let spec = &server.spec;
     let mut faults = Vec::new();
     name(server, &mut faults);

@@ -200,10 +200,10 @@ proptest! {
 
     #[test]
     fn defaulting_makes_no_faults(server in server()) {
-        let before = validation::validate(&server, None);
+        let before = validation::faults(&server, None);
         let mut defaulted = server;
         defaults::default(&mut defaulted, None);
-        let after = validation::validate(&defaulted, None);
+        let after = validation::faults(&defaulted, None);
         let new: Vec<_> = after.iter().filter(|fault| !before.contains(fault)).collect();
         prop_assert!(new.is_empty(), "{new:?}");
     }
@@ -212,13 +212,13 @@ proptest! {
     fn what_is_valid_can_be_built(server in server()) {
         let warnings = validation::warnings(&server);
         prop_assert!(warnings.len() < 20);
-        if validation::validate(&server, None).is_empty() {
+        if validation::faults(&server, None).is_empty() {
             deployment(&server).expect("a valid server can be built");
         }
     }
 
     #[test]
     fn a_stored_fault_is_let_through(server in server()) {
-        prop_assert!(validation::validate(&server, Some(&server)).is_empty());
+        prop_assert!(validation::faults(&server, Some(&server)).is_empty());
     }
 }

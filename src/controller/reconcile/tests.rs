@@ -377,6 +377,59 @@ async fn what_apply_cannot_put_back_is_replaced_and_marked_done_last() {
 }
 
 #[tokio::test]
+async fn a_repair_that_was_cut_off_is_finished_by_the_next_pass() {
+    let scene = Scene::new(&json!({}));
+    scene.answers("POST deployments", 409, already_exists());
+    scene.answers("POST deployments", 409, already_exists());
+    let changed = json!({"spec": {"strategy": {"type": "Recreate"}}});
+    let changed = scene.stored::<Deployment>(&changed);
+    lock(&scene.script.objects).insert("deployments/a".to_owned(), changed);
+    let invalid = json!({"reason": "Invalid", "message": "spec.strategy: Forbidden"});
+    scene.answers("PATCH deployments/a", 422, invalid);
+    // A replaced object is as it is to be, but for the mark; then nothing more comes through.
+    let wish = scene.context.wish::<Deployment>(&scene.key).unwrap();
+    let mut replaced = wish.body.clone();
+    json_patch::merge(
+        &mut replaced,
+        &json!({"metadata": {"uid": "child", "resourceVersion": "600", "annotations": {labels::APPLIED_HASH: null}}}),
+    );
+    scene.answers("PUT deployments/a", 200, replaced.clone());
+    scene.answers("PATCH deployments/a", 503, json!({"message": "away"}));
+    assert_eq!(scene.pass().await, Next::In(Duration::from_secs(1)));
+    let sent = scene.sent();
+    assert!(sent.contains(&"PUT deployments/a".to_owned()), "{sent:?}");
+
+    // Another process: it knows nothing of the first one's try.
+    lock(&scene.script.objects).insert("deployments/a".to_owned(), replaced);
+    scene.context.forget(&scene.key);
+    scene.pass().await;
+    let applied = lock(&scene.script.objects)["deployments/a"].clone();
+    let hash = &applied["metadata"]["annotations"][labels::APPLIED_HASH];
+    assert_eq!(*hash, json!(wish.hash.to_string()), "marked done");
+    let sent = scene.sent();
+    assert!(!sent.contains(&"PUT deployments/a".to_owned()), "{sent:?}");
+    scene.pass().await;
+    assert_eq!(scene.sent(), [""; 0], "and done it is");
+}
+
+#[tokio::test]
+async fn a_finalizer_that_a_policy_refuses_is_told_in_the_status() {
+    let scene = Scene::new(&json!({"metadata": {"finalizers": null}}));
+    let denied = json!({"message": "mcpservers.mcp.example.com \"a\" is forbidden: ValidatingAdmissionPolicy 'p' denied request: no"});
+    scene.answers("PATCH mcpservers/a", 403, denied);
+    assert_eq!(scene.pass().await, Next::In(Duration::from_secs(10)));
+    let expected = ["PATCH mcpservers/a", "PATCH mcpservers/a/status"];
+    assert_eq!(scene.sent(), expected, "and no child without it");
+    let ready = scene.ready();
+    assert!(
+        ready.starts_with("ConfigurationInvalid: adding the finalizer: ")
+            && ready.contains("denied request: no"),
+        "{ready}"
+    );
+    assert_eq!(scene.status().phase, Some(Phase::Failed));
+}
+
+#[tokio::test]
 async fn what_was_refused_waits_until_its_time_or_a_change_of_the_spec() {
     let denied = |code: u16, message: &str| (code, json!({"message": message}));
     let table = [
@@ -511,6 +564,32 @@ async fn a_deletion_waits_for_the_pods_and_not_for_ever() {
     scene.context.pods.deleted(&pod);
     assert_eq!(scene.pass().await, Next::OnChange);
     assert_eq!(scene.sent(), ["PATCH mcpservers/a"]);
+}
+
+#[tokio::test]
+async fn a_deletion_ends_at_its_limit_also_when_the_deployment_cannot_be_deleted() {
+    let scene = Scene::new(&json!({}));
+    scene.pass().await;
+    scene.shows(&json!({"metadata": {"deletionTimestamp": "2020-01-01T00:00:00Z"}}));
+    scene.sent();
+    let denied = json!({"message": "admission webhook \"x\" denied the request: no"});
+    for _ in 0..2 {
+        scene.answers("DELETE deployments/a", 403, denied.clone());
+    }
+    let Next::In(wait) = scene.pass().await else {
+        panic!("it waits")
+    };
+    assert!(wait <= Duration::from_secs(5), "{wait:?}");
+    let sent = scene.sent();
+    assert!(!sent.contains(&"PATCH mcpservers/a".to_owned()), "{sent:?}");
+    let long_ago = Instant::now().checked_sub(Duration::from_secs(30)).unwrap();
+    scene.context.memories.of(&scene.key, "u", |memory| {
+        memory.deleting_since = Some(long_ago);
+    });
+    assert_eq!(scene.pass().await, Next::OnChange);
+    let sent = scene.sent();
+    assert!(sent.contains(&"PATCH mcpservers/a".to_owned()), "{sent:?}");
+    assert!(scene.context.servers.get(&scene.key).is_none());
 }
 
 #[tokio::test]
