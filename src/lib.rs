@@ -13,6 +13,7 @@ pub mod check;
 pub mod cli;
 pub mod connect;
 pub mod controller;
+pub mod controllers;
 pub mod fence;
 pub mod hash;
 pub mod http;

@@ -62,6 +62,10 @@ pub const KINDS: [&str; 5] = [
     "pods",
 ];
 
+/// The labels of what is told of a watch. The namespace is one of those that the operator is told to watch; it is empty,
+/// which is no label to Prometheus, where all are watched. `namespace` itself is the label of who is asked.
+const WATCHED: [&str; 2] = ["kind", "watched_namespace"];
+
 /// All metrics, shared by everything that updates them.
 pub struct Metrics {
     registry: Registry,
@@ -74,9 +78,9 @@ pub struct Metrics {
     servers: Gauges<1>,
     expiry: Gauges<1>,
     unreadable: Counters<1>,
-    watch_errors: Counters<1>,
-    last_list: Gauges<1>,
-    last_event: Gauges<1>,
+    watch_errors: Counters<2>,
+    last_list: Gauges<2>,
+    last_event: Gauges<2>,
     counted: Mutex<Vec<Weak<dyn Servers>>>,
     serving: Arc<Serving>,
 }
@@ -145,19 +149,19 @@ impl Metrics {
                 &registry,
                 "watch_errors_total",
                 "Lists and watches that failed, by kind",
-                ["kind"],
+                WATCHED,
             )?,
             last_list: gauges(
                 &registry,
                 "watch_last_list_timestamp_seconds",
                 "When all objects of a kind were last listed, in seconds since 1970",
-                ["kind"],
+                WATCHED,
             )?,
             last_event: gauges(
                 &registry,
                 "watch_last_event_timestamp_seconds",
                 "When the watch of a kind last showed something, in seconds since 1970",
-                ["kind"],
+                WATCHED,
             )?,
             counted: Mutex::default(),
             serving,
@@ -176,7 +180,6 @@ impl Metrics {
         }
         for kind in KINDS {
             let _ = self.unreadable.of([kind]);
-            let _ = self.watch_errors.of([kind]);
         }
         for webhook in [MUTATE, VALIDATE] {
             let _ = self.review_time.of([webhook]);
@@ -229,17 +232,26 @@ impl Metrics {
         self.unreadable.of([kind]).inc();
     }
 
-    /// Counts a failed list or watch of this kind.
-    pub fn watch_failed(&self, kind: &str) {
-        self.watch_errors.of([kind]).inc();
+    /// A kind is going to be watched in this namespace, or in all of them.
+    pub fn watch_begins(&self, kind: &str, namespace: Option<&str>) {
+        let _ = self.watch_errors.of([kind, namespace.unwrap_or_default()]);
     }
 
-    /// Notes that the watch of this kind delivered something; `is_listed` when that completed a list.
-    pub fn watched(&self, kind: &str, is_listed: bool) {
-        let now = seconds(SystemTime::now());
-        self.last_event.of([kind]).set(now);
+    /// Counts a failed list or watch of this kind there.
+    pub fn watch_failed(&self, kind: &str, namespace: Option<&str>) {
+        let labels = [kind, namespace.unwrap_or_default()];
+        self.watch_errors.of(labels).inc();
+    }
+
+    /// Notes that the watch of this kind there delivered something; `is_listed` when that completed a list.
+    pub fn watched(&self, kind: &str, namespace: Option<&str>, is_listed: bool) {
+        let (labels, now) = (
+            [kind, namespace.unwrap_or_default()],
+            seconds(SystemTime::now()),
+        );
+        self.last_event.of(labels).set(now);
         if is_listed {
-            self.last_list.of([kind]).set(now);
+            self.last_list.of(labels).set(now);
         }
     }
 
@@ -372,7 +384,8 @@ mod tests {
         metrics.passed(None, second);
         metrics.passed(Some("configuration"), second);
         metrics.unreadable("mcpservers");
-        metrics.watched("pods", true);
+        metrics.watched("pods", Some("n"), true);
+        metrics.watch_begins("services", None);
         for (verdict, times) in [
             (
                 Verdict::Allow {
@@ -401,7 +414,7 @@ mod tests {
             "mcp_operator_reconciles_total{class=\"configuration\",result=\"error\"} 1",
             "mcp_operator_reconciles_total{class=\"permanent\",result=\"error\"} 0",
             "mcp_operator_unreadable_objects_total{kind=\"mcpservers\"} 1",
-            "mcp_operator_watch_errors_total{kind=\"services\"} 0",
+            "mcp_operator_watch_errors_total{kind=\"services\",watched_namespace=\"\"} 0",
             "mcp_operator_reconcile_duration_seconds_count 2",
             "mcp_operator_admission_requests_total{operation=\"UPDATE\",verdict=\"allowed\",webhook=\"validate\"} 2",
             "mcp_operator_admission_requests_total{operation=\"UPDATE\",verdict=\"error\",webhook=\"validate\"} 2",

@@ -20,7 +20,8 @@ use crate::api::labels;
 use crate::certificates;
 use crate::cli::RunArgs;
 use crate::connect::{Connection, connect};
-use crate::controller::{self, Failure, Scope};
+use crate::controller::Scope;
+use crate::controllers;
 use crate::fence::Fence;
 use crate::http;
 use crate::leader::{self, Candidate};
@@ -143,44 +144,9 @@ async fn reconcile(
 ) -> anyhow::Result<()> {
     let pod = std::env::var("POD_NAME").ok();
     let scopes = scopes(&args);
-    // Returns nothing when this replica cannot see what it has to reconcile, so that another one should try.
     let controllers = |client: Client| {
-        let mut controllers = JoinSet::new();
-        for scope in &scopes {
-            let (client, scope) = (client.clone(), scope.clone());
-            let (pod, metrics, stopped) = (pod.clone(), metrics.clone(), stopped.clone());
-            controllers.spawn(async move {
-                loop {
-                    let (client, metrics) = (client.clone(), metrics.clone());
-                    let stop = stopping(&stopped);
-                    let ended = controller::run(client, scope.clone(), pod.clone(), metrics, stop);
-                    match Box::pin(ended).await {
-                        // A namespace that nobody may see is not to take the lead from who sees the others.
-                        Err(Failure::Blind(blind)) if matches!(scope, Scope::Namespace(_)) => {
-                            tracing::error!("{scope} cannot be reconciled: {blind}; trying again");
-                        }
-                        ended => return ended,
-                    }
-                }
-            });
-        }
-        async move {
-            while let Some(ended) = controllers.join_next().await {
-                match ended.context("it panicked") {
-                    Ok(Ok(())) => {}
-                    Ok(Err(Failure::Blind(blind))) => {
-                        tracing::error!(
-                            "this replica cannot see what it has to reconcile: {blind}"
-                        );
-                        return None;
-                    }
-                    Ok(Err(died)) => return Some(Err(died.into())),
-                    Err(died) => return Some(Err(died)),
-                }
-            }
-            Some(anyhow::Ok(()))
-        }
-        .boxed()
+        let stop = stopping(&stopped).shared();
+        controllers::run(client, scopes.clone(), pod.clone(), metrics.clone(), stop).boxed()
     };
     if !args.leader_elect {
         let client = connection.fenced(&Fence::none(), None)?;

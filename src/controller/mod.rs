@@ -59,7 +59,7 @@ const BURST: Duration = Duration::from_millis(100);
 const FLUSH: Duration = Duration::from_secs(2);
 
 /// Whose servers are reconciled.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Scope {
     /// Those of the whole cluster.
     Cluster,
@@ -75,6 +75,14 @@ impl Scope {
         match self {
             Self::Cluster => Api::all(client.clone()),
             Self::Namespace(namespace) => Api::namespaced(client.clone(), namespace),
+        }
+    }
+
+    /// The namespace, if it is one.
+    pub fn namespace(&self) -> Option<&str> {
+        match self {
+            Self::Cluster => None,
+            Self::Namespace(namespace) => Some(namespace),
         }
     }
 }
@@ -205,12 +213,9 @@ impl Watches<'_> {
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + 'static,
     {
         let (listed, is_listed) = signal::channel(false);
-        let (api, metrics) = (
-            self.scope.api(&self.context.client),
-            self.context.metrics.clone(),
-        );
-        self.tasks
-            .spawn(watch::run(api, labels, metrics, listed, see));
+        let (client, metrics) = (self.context.client.clone(), self.context.metrics.clone());
+        let run = watch::run(client, self.scope.clone(), labels, metrics, listed, see);
+        self.tasks.spawn(run);
         is_listed
     }
 

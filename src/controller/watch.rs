@@ -9,11 +9,12 @@ use futures::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{Config, DefaultBackoff, Event, watcher};
-use kube::{Api, Resource};
+use kube::{Client, Resource};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::item::Item;
+use super::{Scope, failpoint};
 use crate::metrics::Metrics;
 
 /// Objects of one page of a list. A page is held in memory as a whole, twice, before its objects are read.
@@ -25,9 +26,10 @@ const APART: Duration = Duration::from_mins(2);
 
 /// A kind that cannot be seen.
 #[derive(Debug, thiserror::Error)]
-#[error("{kind} could not be watched for 5 minutes, last because: {cause}")]
+#[error("{kind} could not be watched for {} s, last because: {cause}", patience.as_secs())]
 pub struct Blind {
     kind: String,
+    patience: Duration,
     cause: String,
 }
 
@@ -49,7 +51,8 @@ pub enum Seen<'a, K> {
 ///
 /// `see` reads an object, and gives an error for one that it cannot read: that is named and skipped.
 pub async fn run<K>(
-    api: Api<Item<K>>,
+    client: Client,
+    scope: Scope,
     labels: Option<String>,
     metrics: Arc<Metrics>,
     listed: watch::Sender<bool>,
@@ -59,21 +62,28 @@ where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + 'static,
 {
     let kind = K::plural(&()).into_owned();
+    let (api, namespace) = (scope.api(&client), scope.namespace());
+    metrics.watch_begins(&kind, namespace);
     let mut config = Config::default().page_size(PAGE);
     config.label_selector = labels;
     let mut events = pin!(watcher(api, config));
     // Not kube's: to that a list that only begins is a success, so one that fails for ever is tried every second.
     let mut backoff = DefaultBackoff::default();
-    let mut sight = Sight::default();
+    let patience = failpoint::patience(PATIENCE);
+    let mut sight = Sight::new(patience);
     while let Some(event) = events.next().await {
         let event = match event {
             Ok(event) => event,
             Err(error) => {
-                metrics.watch_failed(&kind);
+                metrics.watch_failed(&kind, namespace);
                 tracing::warn!("watching {kind}: {error}; trying again");
                 if sight.failed(Instant::now()) {
                     let cause = error.to_string();
-                    return Blind { kind, cause };
+                    return Blind {
+                        kind,
+                        patience,
+                        cause,
+                    };
                 }
                 sleep(backoff.next().unwrap_or(PATIENCE)).await;
                 continue;
@@ -100,24 +110,36 @@ where
             );
         }
         if is_seen {
-            metrics.watched(&kind, is_over);
+            metrics.watched(&kind, namespace, is_over);
         }
         if is_over {
             listed.send_replace(true);
         }
     }
     let cause = "the watch ended".to_owned();
-    Blind { kind, cause }
+    Blind {
+        kind,
+        patience,
+        cause,
+    }
 }
 
 /// Whether a kind can be seen.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Sight {
+    patience: Duration,
     /// The first and the last error of a failure that goes on.
     failing: Option<(Instant, Instant)>,
 }
 
 impl Sight {
+    fn new(patience: Duration) -> Self {
+        Self {
+            patience,
+            failing: None,
+        }
+    }
+
     fn works(&mut self) {
         self.failing = None;
     }
@@ -130,7 +152,7 @@ impl Sight {
             _ => now,
         };
         self.failing = Some((first, now));
-        now.saturating_duration_since(first) >= PATIENCE
+        now.saturating_duration_since(first) >= self.patience
     }
 }
 
@@ -149,7 +171,6 @@ impl<K> fmt::Debug for Seen<'_, K> {
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::core::v1::Pod;
-    use kube::Client;
     use tower::BoxError;
 
     use super::*;
@@ -165,17 +186,25 @@ mod tests {
             let answer = http::Response::builder().status(403).body(body);
             async move { Ok::<_, BoxError>(answer?) }
         });
-        let api = Api::<Item<Pod>>::all(Client::new(service, "n"));
+        let client = Client::new(service, "n");
         let metrics = Arc::new(Metrics::new(Arc::default()).unwrap());
         let (listed, is_listed) = watch::channel(false);
         let begun = tokio::time::Instant::now();
-        let blind = run(api, None, metrics.clone(), listed, |_| Ok(())).await;
+        let run = run::<Pod>(
+            client,
+            Scope::Cluster,
+            None,
+            metrics.clone(),
+            listed,
+            |_| Ok(()),
+        );
+        let blind = run.await;
         let took = begun.elapsed();
         assert!(took >= PATIENCE && took < 2 * PATIENCE, "after {took:?}");
         assert!(
             blind
                 .to_string()
-                .starts_with("pods could not be watched for 5 minutes"),
+                .starts_with("pods could not be watched for 300 s"),
             "{blind}"
         );
         let asked = *count.borrow();
@@ -183,7 +212,7 @@ mod tests {
         assert!(!*is_listed.borrow());
         let text = metrics.text().unwrap();
         assert!(
-            !text.contains("watch_last_event_timestamp_seconds{kind=\"pods\"}"),
+            !text.contains("watch_last_event_timestamp_seconds{kind=\"pods\""),
             "nothing was seen: {text}"
         );
     }
@@ -192,17 +221,17 @@ mod tests {
     fn a_kind_is_given_up_after_five_minutes_of_errors_and_nothing_else() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut sight = Sight::default();
+        let mut sight = Sight::new(PATIENCE);
         assert!(
             (0..10).all(|n| !sight.failed(at(n * 30))),
             "for less than 5 minutes"
         );
         assert!(sight.failed(at(300)));
-        let mut sight = Sight::default();
+        let mut sight = Sight::new(PATIENCE);
         assert!((0..10).all(|n| !sight.failed(at(n * 30))));
         sight.works();
         assert!(!sight.failed(at(300)), "it was seen in between");
-        let mut sight = Sight::default();
+        let mut sight = Sight::new(PATIENCE);
         assert!(
             (0..10).all(|n| !sight.failed(at(n * 130))),
             "errors far apart"

@@ -39,9 +39,18 @@ pub const NAMES: &[(&str, &[&str])] = &[
     ("mcp_operator_reconcile_queue_depth", &[]),
     ("mcp_operator_reconciles_total", &["class", "result"]),
     ("mcp_operator_unreadable_objects_total", &["kind"]),
-    ("mcp_operator_watch_errors_total", &["kind"]),
-    ("mcp_operator_watch_last_event_timestamp_seconds", &["kind"]),
-    ("mcp_operator_watch_last_list_timestamp_seconds", &["kind"]),
+    (
+        "mcp_operator_watch_errors_total",
+        &["kind", "watched_namespace"],
+    ),
+    (
+        "mcp_operator_watch_last_event_timestamp_seconds",
+        &["kind", "watched_namespace"],
+    ),
+    (
+        "mcp_operator_watch_last_list_timestamp_seconds",
+        &["kind", "watched_namespace"],
+    ),
 ];
 
 /// The samples of a text: name and labels, value.
