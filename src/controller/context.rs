@@ -28,6 +28,9 @@ use crate::api::{MCPServer, defaults, labels};
 use crate::build;
 use crate::metrics::{Metrics, Servers};
 
+/// A larger spec, in bytes, is not built by a watch.
+const LARGE_SPEC: usize = 64 << 10;
+
 /// What all passes share.
 pub struct Context {
     /// Talks to the API server for what reconciles.
@@ -127,12 +130,16 @@ impl Context {
         Api::namespaced(self.client.clone(), &key.namespace)
     }
 
-    /// The child of a kind that the server of this name wants, as far as its spec can be read.
+    /// The child of a kind that the server of this name wants, for a watch to compare with.
     ///
-    /// Nothing when that panics: it is asked for by a watch, which is not to end for one server. The pass of that server
-    /// comes upon the same, and tells it.
+    /// Nothing for a server whose spec is large: building it takes long, and the watch has one task for all namespaces.
+    /// The pass compares that child instead, for the price of a read. Nothing either when the spec cannot be read, or
+    /// when building panics: the pass comes upon the same, and tells it.
     pub fn wish<K: Built>(&self, server: &Key) -> Option<Wish<K>> {
         let view = self.servers.get(server)?;
+        if view.spec_bytes() > LARGE_SPEC {
+            return None;
+        }
         let wish = || {
             failpoint::pass(server);
             let mut server = view.object().ok()?;

@@ -109,6 +109,11 @@ impl ServerView {
         }
     }
 
+    /// The size of the spec as it is stored.
+    pub fn spec_bytes(&self) -> usize {
+        self.spec_text().len()
+    }
+
     fn spec_text(&self) -> &str {
         self.spec.as_ref().map_or("{}", |spec| spec.get())
     }
