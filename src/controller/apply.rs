@@ -28,7 +28,7 @@ use super::view::server::ServerView;
 use super::wish::Wish;
 use crate::api::labels;
 
-/// So often the fields of a child are handed over while its own controllers write to it.
+/// How many times the fields of a child are handed over, when its own controllers write to it at the same time.
 const HANDOVERS: usize = 5;
 
 /// A write in our name that is no apply.

@@ -215,7 +215,7 @@ impl Error {
         self.status().is_some_and(|status| status.code == 404)
     }
 
-    /// When to try again, after so many failures in a row (1 or more).
+    /// When to try again, after this number of failures in a row (1 or more).
     pub fn retry_after(&self, failures: u32) -> Duration {
         if let Self::TooSoon { left, .. } = self {
             return *left;

@@ -164,7 +164,7 @@ pub fn orphaned() -> News {
     News::normal("Deleted", "Delete", note.to_owned())
 }
 
-/// The news of a pass that failed, so many times in a row. Nothing when the status tells it, or when the last news of
+/// The news of a pass that failed, `failures` times in a row with this one. Nothing when the status tells it, or when the last news of
 /// a failure were of the cause `told`.
 pub fn of_failure(
     error: &Error,

@@ -278,6 +278,42 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_server_at_which_nothing_happens_gets_a_pass_now_and_then() {
+        let (change, changes) = mpsc::unbounded_channel();
+        let (told, mut passes) = mpsc::unbounded_channel();
+        let begin = Instant::now();
+        for name in 0..100 {
+            change
+                .send((key(&format!("{name}")), Duration::ZERO))
+                .unwrap();
+        }
+        let pass = move |key: Key| {
+            told.send((key, begin.elapsed())).unwrap();
+            std::future::ready(Next::OnChange)
+        };
+        let stop = tokio::time::sleep(2 * NOW_AND_THEN + Duration::from_mins(1));
+        run(changes, pass, |_, text| panic!("{text}"), |_| {}, stop).await;
+        let mut seconds: HashMap<Key, Vec<u64>> = HashMap::new();
+        while let Ok((key, at)) = passes.try_recv() {
+            seconds.entry(key).or_default().push(at.as_secs());
+        }
+        assert_eq!(seconds.len(), 100);
+        let shortest = NOW_AND_THEN.as_secs();
+        for (key, times) in &seconds {
+            assert!(
+                times.len() == 2 && (shortest..=2 * shortest + 1).contains(&times[1]),
+                "{key}: {times:?}"
+            );
+        }
+        let first = seconds.values().map(|times| times[1]).min().unwrap();
+        let last = seconds.values().map(|times| times[1]).max().unwrap();
+        assert!(
+            last - first > shortest / 2,
+            "they come from {first} to {last}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_panic_ends_the_pass_and_nothing_else() {
         let (change, changes) = mpsc::unbounded_channel();
         let passes = Arc::new(Mutex::new(Vec::new()));

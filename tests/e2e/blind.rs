@@ -12,6 +12,7 @@ use kube::api::{DeleteParams, ListParams, PostParams};
 use mcp_operator::api::{MCPServer, labels};
 use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 
 use crate::events;
 use crate::metrics::scrape;
@@ -144,10 +145,12 @@ async fn a_panic_fails_its_server_and_nothing_else() -> Result<()> {
     setup::stop(cluster).await
 }
 
-/// The Events of this cluster are asked about at a server that never answers.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn events_that_hang_hold_up_neither_a_status_nor_a_deletion() -> Result<()> {
-    let (cluster, operator) = setup::start_with("operator", &[]).await?;
+/// A webhook for the creation of this resource, in this namespace or in all, that takes connections and never answers.
+/// It listens until the task is aborted.
+async fn silent_policy(
+    (group, resource): (&str, &str),
+    within: Option<&Space>,
+) -> Result<(JoinHandle<()>, serde_json::Value)> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let port = listener.local_addr()?.port();
     let silent = tokio::spawn(async move {
@@ -156,16 +159,28 @@ async fn events_that_hang_hold_up_neither_a_status_nor_a_deletion() -> Result<()
             held.push(connection);
         }
     });
+    let selector = within.map_or_else(
+        || json!({}),
+        |space| json!({"matchLabels": {"kubernetes.io/metadata.name": space.namespace}}),
+    );
     let hangs = json!({
         "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
         "metadata": {"name": "silent"},
         "webhooks": [{
             "name": "silent.example.com", "admissionReviewVersions": ["v1"], "sideEffects": "None",
-            "failurePolicy": "Fail", "timeoutSeconds": 30,
+            "failurePolicy": "Fail", "timeoutSeconds": 30, "namespaceSelector": selector,
             "clientConfig": {"url": format!("https://127.0.0.1:{port}/")},
-            "rules": [{"apiGroups": ["events.k8s.io"], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["events"]}],
+            "rules": [{"apiGroups": [group], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": [resource]}],
         }],
     });
+    Ok((silent, hangs))
+}
+
+/// The Events of this cluster are asked about at a server that never answers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_that_hang_hold_up_neither_a_status_nor_a_deletion() -> Result<()> {
+    let (cluster, operator) = setup::start_with("operator", &[]).await?;
+    let (silent, hangs) = silent_policy(("events.k8s.io", "events"), None).await?;
     let applied = setup::kubectl(&cluster, &["apply", "-f", "-"], &hangs.to_string())?;
     ensure!(applied.status.success(), "{applied:?}");
     let space = Space::within(&cluster, "silent").await;
@@ -205,6 +220,43 @@ async fn events_that_hang_hold_up_neither_a_status_nor_a_deletion() -> Result<()
         first <= event,
         "the Event of {event} came before the status of {first}"
     );
+    operator.process.alive()?;
+    silent.abort();
+    setup::stop(cluster).await
+}
+
+/// Without the limit a namespace, another one's server would wait until all of these were tried: 10 × 30 s.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_policy_of_one_namespace_leaves_the_operator_to_the_others() -> Result<()> {
+    let (cluster, operator) = setup::start_with("operator", &[]).await?;
+    let slow = Space::within(&cluster, "slow").await;
+    let (silent, hangs) = silent_policy(("apps", "deployments"), Some(&slow)).await?;
+    let applied = setup::kubectl(&cluster, &["apply", "-f", "-"], &hangs.to_string())?;
+    ensure!(applied.status.success(), "{applied:?}");
+    eventually("Deployments hang", SOON, || async {
+        let ask = [
+            "create",
+            "deployment",
+            "probe",
+            "--image=x:1",
+            "--request-timeout=2s",
+        ];
+        let (created, _, said) = slow.kubectl(&ask, "").await;
+        ensure!(!created && !said.contains("already exists"), "{said}");
+        Ok(Some(()))
+    })
+    .await?;
+    futures::stream::iter(0..240)
+        .map(async |index| {
+            slow.create(&format!("s{index}"), json!({"image": "x:1"}))
+                .await
+        })
+        .buffer_unordered(16)
+        .try_collect::<Vec<_>>()
+        .await?;
+    let quick = Space::within(&cluster, "quick").await;
+    quick.create("a", json!({"image": "x:1"})).await?;
+    quick.until_ready("a").await;
     operator.process.alive()?;
     silent.abort();
     setup::stop(cluster).await

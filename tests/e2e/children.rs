@@ -1,5 +1,6 @@
 //! The children, their drift, their conflicts.
 
+use cluster::eventually;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use kube::ResourceExt;
@@ -7,7 +8,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use mcp_operator::api::labels;
 use serde_json::{Value, json};
 
-use crate::setup::{Space, condition, message};
+use crate::setup::{SOON, Space, USER, condition, message, shared};
 
 fn pod_spec(deployment: &Deployment) -> &k8s_openapi::api::core::v1::PodSpec {
     deployment
@@ -285,6 +286,52 @@ async fn a_config_change_rolls_the_pods() {
             .unwrap()["K"],
         "w"
     );
+}
+
+/// A watch does not build what such a server wants; its passes do.
+#[tokio::test]
+async fn a_large_server_is_compared_by_its_passes() {
+    let space = Space::new("large").await;
+    let spec = json!({"image": "x:1", "config": {"K": "v", "large": "x".repeat(300_000)}});
+    space.create("a", spec).await.unwrap();
+    space.until_ready("a").await;
+    let label = json!({"metadata": {"labels": {"example.com/theirs": "yes"}}});
+    let (params, label) = (PatchParams::default(), Patch::Merge(label));
+    space
+        .api::<Deployment>()
+        .patch("a", &params, &label)
+        .await
+        .unwrap();
+    let change = Patch::Merge(json!({"data": {"K": "w"}}));
+    space
+        .api::<ConfigMap>()
+        .patch("a-config", &params, &change)
+        .await
+        .unwrap();
+    space
+        .until_object::<ConfigMap>("a-config", "is put back", |config| {
+            config.data.as_ref().is_some_and(|data| data["K"] == "v")
+        })
+        .await;
+    let requests = eventually("the Deployment is read", SOON, || async {
+        let all = shared().cluster.requests_by(USER).await?;
+        let here: Vec<_> = all
+            .into_iter()
+            .filter(|request| {
+                request.namespace == space.namespace && request.resource == "deployments"
+            })
+            .collect();
+        let is_read = here.iter().any(|request| request.verb == "get");
+        Ok(is_read.then_some(here))
+    })
+    .await
+    .unwrap();
+    let writes: Vec<_> = requests
+        .iter()
+        .filter(|request| request.verb != "get")
+        .map(|request| &request.verb)
+        .collect();
+    assert_eq!(writes, ["create"], "a label beside ours is left alone");
 }
 
 /// Server-side apply leaves what the API server added beside owned fields; each of these changes would
@@ -672,7 +719,7 @@ async fn another_kind_of_thing_in_the_place_of_ours_is_put_back() {
         .await
         .unwrap();
     space
-        .until_object::<ConfigMap>("a-config", "is made anew", |config_map| {
+        .until_object::<ConfigMap>("a-config", "is created again", |config_map| {
             config_map
                 .data
                 .as_ref()

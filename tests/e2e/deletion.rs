@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use cluster::eventually;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use kube::ResourceExt;
@@ -10,7 +11,8 @@ use mcp_operator::api::v1alpha1::Phase;
 use mcp_operator::api::{MCPServer, labels};
 use serde_json::json;
 
-use crate::setup::{Space, condition};
+use crate::events;
+use crate::setup::{SOON, Space, condition};
 
 #[tokio::test]
 async fn a_deleted_server_leaves_nothing() {
@@ -119,6 +121,44 @@ async fn pods_that_do_not_end_are_waited_for_thirty_seconds() {
         .patch("a", &PatchParams::default(), &Patch::Merge(release))
         .await
         .unwrap();
+}
+
+#[tokio::test]
+async fn a_pod_that_was_taken_away_by_its_label_is_nobodys() {
+    let space = Space::new("relabelled").await;
+    space.create("a", json!({"image": "x:1"})).await.unwrap();
+    space.until_ready("a").await;
+    let pod = space.pods_of("a").await[0].name_any();
+    // As one does to look into a pod while another one takes its place.
+    let change = json!({"metadata": {"labels": {"app.kubernetes.io/instance": "looked-into"}}});
+    let pods = space.api::<Pod>();
+    pods.patch(&pod, &PatchParams::default(), &Patch::Merge(change))
+        .await
+        .unwrap();
+    eventually("another pod takes its place", SOON, || async {
+        let others = space.pods_of("a").await;
+        Ok((others.len() == 1 && others[0].name_any() != pod).then_some(()))
+    })
+    .await
+    .unwrap();
+    space.until_ready("a").await;
+    let servers = space.servers();
+    servers.delete("a", &DeleteParams::default()).await.unwrap();
+    space.until_gone::<MCPServer>("a").await;
+    assert!(
+        pods.get_opt(&pod).await.unwrap().is_some(),
+        "it is not ours"
+    );
+    let told = eventually("the end is told", SOON, || async {
+        let mut told = events::told(&space, "a").await?;
+        Ok(told.pop_if(|last| last.starts_with("Deleted")))
+    })
+    .await
+    .unwrap();
+    assert_eq!(
+        told,
+        "Deleted: The pods have gone; the finalizer was removed"
+    );
 }
 
 #[tokio::test]

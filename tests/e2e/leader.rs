@@ -291,6 +291,69 @@ async fn a_deleted_lease_stays_its_holders() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_api_server_does_not_answer_leads_no_more() -> Result<()> {
+    let replicas = Replicas::start("silent", 1, LEASE).await?;
+    replicas.leader(&[0]).await;
+    replicas.create("before").await?;
+    // It takes connections and requests, and answers none.
+    let api_server = replicas.cluster.part("kube-apiserver")?;
+    api_server.signal("STOP")?;
+    replicas.leader_is(0, 0.0).await;
+    api_server.signal("CONT")?;
+    replicas.leader_is(0, 1.0).await;
+    replicas.create("after").await?;
+    replicas.cluster.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_can_see_nothing_lets_another_one_lead() -> Result<()> {
+    let cluster = Cluster::start(setup::options()).await?;
+    let seconds = format!("{}s", LEASE.as_secs());
+    let election = ["--leader-elect", "--lease-duration", &seconds];
+    // It may take the Lease, and list nothing.
+    let user = "blind";
+    let made = setup::kubectl(&cluster, &["create", "namespace", OWN], "")?;
+    ensure!(made.status.success(), "{made:?}");
+    let metadata = json!({"name": user, "namespace": OWN});
+    let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": metadata, "rules": [
+        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["*"]},
+        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["*"]},
+    ]});
+    let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": metadata,
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": user},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}]});
+    setup::put_in_force(&cluster, user, &[role, binding])?;
+    let kubeconfig = cluster.kubeconfig_for(user, &[])?;
+    let mut program = setup::binary();
+    program.env("MCP_OPERATOR_BLIND_AFTER", "3");
+    let port = setup::free_port()?;
+    let blind = setup::spawn_program(&cluster, user, port, &kubeconfig, program, &election)?;
+    let said = |operator: &Operator, text: &str| -> Result<Option<()>> {
+        let log = std::fs::read_to_string(operator.process.log())?;
+        ensure!(log.contains(text), "{log}");
+        Ok(Some(()))
+    };
+    eventually("the blind one leads", SOON, || async {
+        said(&blind, "\"leading\"")
+    })
+    .await?;
+    let sees = setup::spawn_replica(&cluster, "sees", &election)?;
+    eventually("the blind one gives up", SOON, || async {
+        said(&blind, "mcpservers could not be watched for 3 s")?;
+        said(&blind, "giving up the lead")
+    })
+    .await?;
+    setup::install(&cluster, sees.port)?;
+    setup::wait_ready(&sees)?;
+    let space = Space::within(&cluster, "seen").await;
+    setup::eventually_admitted(&space).await?;
+    space.create("a", json!({"image": "x:1"})).await?;
+    space.until_ready("a").await;
+    blind.process.alive()?;
+    cluster.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_namespace_that_does_not_exist_is_named() -> Result<()> {
     let cluster = Cluster::start(setup::options()).await?;
     let arguments = [

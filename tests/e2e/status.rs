@@ -150,6 +150,12 @@ async fn a_pod_that_does_not_start_is_explained() {
             "ImagePullBackOff: the image \"x:1\"",
         ),
         (
+            "created",
+            "creating",
+            json!({}),
+            "ContainerCreating: no container runs yet; see kubectl describe pod created-",
+        ),
+        (
             "crash",
             "crash-loop",
             json!({}),

@@ -6,6 +6,7 @@
 //! | value | what the pod looks like |
 //! |---|---|
 //! | absent, `none` | Running and Ready |
+//! | `creating` | Pending; its containers wait, reason `ContainerCreating`, for ever |
 //! | `image-pull-backoff` | Pending; its containers wait, reason `ImagePullBackOff` |
 //! | `crash-loop` | Running; its containers wait, reason `CrashLoopBackOff`, after 3 restarts |
 //! | `not-ready` | Running, never Ready |

@@ -18,6 +18,8 @@ pub(super) const NODE_ADDRESS: &str = "10.0.0.1";
 pub enum State {
     /// Running and Ready.
     Ready,
+    /// Something that its containers need does not come.
+    Creating,
     /// Its image cannot be pulled.
     ImagePullBackOff,
     /// Its containers end as soon as they are started.
@@ -35,6 +37,7 @@ impl State {
     pub fn of(pod: &Pod) -> Self {
         match pod.annotations().get(ANNOTATION).map(String::as_str) {
             None | Some("none" | "") => Self::Ready,
+            Some("creating") => Self::Creating,
             Some("image-pull-backoff") => Self::ImagePullBackOff,
             Some("crash-loop") => Self::CrashLoop,
             Some("not-ready") => Self::NotReady,
@@ -64,7 +67,10 @@ pub(super) fn wanted(
     let state = State::of(pod);
     let ip = live.pod_ip.clone().unwrap_or_else(address);
     let mut status = live.clone();
-    let pending = matches!(state, State::ImagePullBackOff | State::Unknown(_));
+    let pending = matches!(
+        state,
+        State::Creating | State::ImagePullBackOff | State::Unknown(_)
+    );
     status.phase = Some(if pending { "Pending" } else { "Running" }.to_owned());
     status.start_time.get_or_insert_with(|| now.clone());
     status.host_ip = Some(NODE_ADDRESS.to_owned());
@@ -182,6 +188,7 @@ impl<'a> Seen<'a> {
         match self.state {
             State::Ready | State::SlowDelete => self.status(true, self.running()),
             State::NotReady => self.status(false, self.running()),
+            State::Creating => self.status(false, waiting("ContainerCreating", String::new())),
             State::ImagePullBackOff => {
                 let image = self.container.image.as_deref().unwrap_or_default();
                 let message = format!("Back-off pulling image \"{image}\"");
@@ -337,6 +344,7 @@ mod tests {
         for state in [
             "",
             "none",
+            "creating",
             "image-pull-backoff",
             "crash-loop",
             "not-ready",
