@@ -9,7 +9,7 @@ const SERVERS: usize = 1000;
 /// The same of the short form.
 const FEW_SERVERS: usize = 100;
 /// Runs of a scenario that has a floor.
-const RUNS: usize = 3;
+const RUNS: usize = 5;
 
 /// Measures the operator in an embedded Kubernetes and prints tables in Markdown.
 ///
@@ -29,7 +29,7 @@ pub struct Args {
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     servers: Option<u32>,
 
-    /// How often converge, paused and failing are run [default: 3, 1 of --short]
+    /// How often converge, paused, ways and failing are run [default: 5, 1 of --short]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     runs: Option<u32>,
 
@@ -62,6 +62,8 @@ pub enum Scenario {
     Converge,
     /// Time until all servers have their children and a status, while kube-controller-manager is stopped
     Paused,
+    /// What creating children costs, by the way in which a plain client writes them
+    Ways,
     /// Requests of the operator for each server
     Requests,
     /// Memory of the operator: empty, with few and with many servers, after a restart

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use k8s_openapi::NamespaceResourceScope;
-use kube::api::PostParams;
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource};
 use mcp_operator::api::{MCPServer, defaults, labels};
 use mcp_operator::build::{config_map, deployment, service};
@@ -11,19 +11,30 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+/// How the floor writes children.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Creates each, as the operator does.
+    Post,
+    /// Applies each, server-side.
+    Apply,
+    /// Looks first whether it is there.
+    GetThenApply,
+}
+
 /// Creates a server as the webhooks would have it stored, and its children as the operator would.
-pub(crate) async fn create(client: Client, namespace: &str, object: Value) -> Result<()> {
+pub(crate) async fn create(client: Client, namespace: &str, object: Value, way: Way) -> Result<()> {
     let mut server: MCPServer = serde_json::from_value(object)?;
     defaults::default(&mut server, None);
     defaults::add_finalizer(&mut server);
     let server = post(&client, namespace, &server).await?;
     if let Some(config_map) = config_map::config_map(&server) {
-        post(&client, namespace, &hashed(config_map)?).await?;
+        write(&client, namespace, &hashed(config_map)?, way).await?;
     }
     let deployment = deployment::deployment(&server).context("building a Deployment")?;
-    post(&client, namespace, &hashed(deployment)?).await?;
+    write(&client, namespace, &hashed(deployment)?, way).await?;
     if let Some(service) = service::service(&server) {
-        post(&client, namespace, &hashed(service)?).await?;
+        write(&client, namespace, &hashed(service)?, way).await?;
     }
     Ok(())
 }
@@ -35,6 +46,29 @@ fn hashed<K: Resource + Serialize>(mut child: K) -> Result<K> {
     let annotations = child.meta_mut().annotations.get_or_insert_default();
     annotations.insert(labels::APPLIED_HASH.to_owned(), hash);
     Ok(child)
+}
+
+async fn write<K>(client: &Client, namespace: &str, child: &K, way: Way) -> Result<()>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Serialize
+        + DeserializeOwned
+        + std::fmt::Debug,
+{
+    let api = Api::<K>::namespaced(client.clone(), namespace);
+    let name = child.meta().name.clone().unwrap_or_default();
+    let doing = || format!("writing {} {name}", K::kind(&()));
+    if way == Way::GetThenApply {
+        api.get_opt(&name).await.with_context(doing)?;
+    }
+    if way == Way::Post {
+        post(client, namespace, child).await?;
+        return Ok(());
+    }
+    let params = PatchParams::apply("floor");
+    let applied = api.patch(&name, &params, &Patch::Apply(child)).await;
+    applied.map(drop).with_context(doing)
 }
 
 async fn post<K>(client: &Client, namespace: &str, object: &K) -> Result<K>

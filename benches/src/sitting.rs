@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 
+use crate::floor::Way;
 use crate::program::Program;
 use crate::progress;
 use crate::table::{Measured, Sample};
@@ -12,8 +13,8 @@ pub(crate) const FLOOR: &str = "floor";
 /// What a column is about.
 #[derive(Clone, Debug)]
 pub(crate) enum Subject {
-    /// A plain client, in a cluster that knows the kind of this program.
-    Floor(Program),
+    /// A plain client that writes children in this way, in a cluster that knows the kind of this program.
+    Floor(Program, Way),
     /// An operator.
     Operator(Program),
 }
@@ -22,7 +23,9 @@ impl Subject {
     /// The column's title.
     pub(crate) fn title(&self) -> &str {
         match self {
-            Self::Floor(_) => FLOOR,
+            Self::Floor(_, Way::Post) => FLOOR,
+            Self::Floor(_, Way::Apply) => "apply",
+            Self::Floor(_, Way::GetThenApply) => "GET, then apply",
             Self::Operator(program) => &program.title,
         }
     }

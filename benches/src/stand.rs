@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::connections::Connections;
 use crate::counter::Counter;
+use crate::floor::Way;
 use crate::install::{self, OWN};
 use crate::operator::{self, Operator};
 use crate::program::Program;
@@ -37,6 +38,8 @@ pub(crate) struct Stand {
     pub(crate) requests: Requests,
     /// None on the floor.
     operator: Option<Operator>,
+    /// How the floor writes children.
+    way: Way,
     alive: Alive,
 }
 
@@ -76,7 +79,11 @@ impl Stand {
 
     async fn start(subject: &Subject) -> Result<Self> {
         progress::note("starting a cluster");
-        let (Subject::Floor(program) | Subject::Operator(program)) = subject;
+        let (Subject::Floor(program, _) | Subject::Operator(program)) = subject;
+        let way = match subject {
+            Subject::Floor(_, way) => *way,
+            Subject::Operator(_) => Way::Post,
+        };
         let cluster = Cluster::start(Options {
             crds: vec![program.crd().await?],
             ..Options::default()
@@ -90,7 +97,7 @@ impl Stand {
             install::namespace(&cluster, namespace).await?;
         }
         let operator = match subject {
-            Subject::Floor(_) => None,
+            Subject::Floor(..) => None,
             Subject::Operator(program) => Some(install_operator(&cluster, program).await?),
         };
         if let Some(operator) = &operator {
@@ -101,6 +108,7 @@ impl Stand {
             requests: Requests::follow(&cluster)?,
             cluster,
             operator,
+            way,
             alive,
         })
     }
@@ -166,7 +174,7 @@ impl Stand {
 
     async fn create_with(&self, client: Client, namespace: &str, object: Value) -> Result<()> {
         if self.is_floor() {
-            floor::create(client, namespace, object).await
+            floor::create(client, namespace, object, self.way).await
         } else {
             servers::create(client, namespace, object).await
         }

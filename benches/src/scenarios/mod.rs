@@ -7,6 +7,7 @@ mod memory;
 mod never_ready;
 mod paused;
 mod requests;
+mod ways;
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use crate::args::{Args, Scenario};
+use crate::floor::Way;
 use crate::program::Program;
 use crate::sitting::{FLOOR, Subject};
 use crate::stand::Cpu;
@@ -40,6 +42,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
         let report = match scenario {
             Scenario::Converge => Box::pin(converge::run(args, &programs)).await,
             Scenario::Paused => Box::pin(paused::run(args, &programs)).await,
+            Scenario::Ways => Box::pin(ways::run(args, &programs)).await,
             Scenario::Requests => Box::pin(requests::run(args, &programs)).await,
             Scenario::Memory => Box::pin(memory::run(args, &programs)).await,
             Scenario::NeverReady => Box::pin(never_ready::run(args, &programs)).await,
@@ -88,7 +91,8 @@ fn operators(programs: &[Program]) -> Vec<Subject> {
 
 /// The floor and the operators.
 fn with_floor(programs: &[Program]) -> Vec<Subject> {
-    let floor = programs.first().cloned().map(Subject::Floor);
+    let floor = programs.first().cloned();
+    let floor = floor.map(|program| Subject::Floor(program, Way::Post));
     floor.into_iter().chain(operators(programs)).collect()
 }
 

@@ -25,7 +25,7 @@ pub(super) async fn run(args: &Args, programs: &[Program]) -> Result<Report> {
     Ok(Report { about, columns })
 }
 
-async fn paused(subject: &Subject, number: usize) -> Result<Sample> {
+pub(super) async fn paused(subject: &Subject, number: usize) -> Result<Sample> {
     Stand::with(subject, async |stand| {
         stand.warm_up().await?;
         stand.pause_controllers().await?;
