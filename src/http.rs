@@ -1,21 +1,22 @@
 //! Plain HTTP within the cluster: `/healthz`, `/readyz`, `/metrics`. Small answers to few callers.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use axum::routing::get;
 use futures::FutureExt;
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE};
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
+use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::metrics::{self, Metrics};
 
@@ -37,7 +38,7 @@ pub async fn serve(
     metrics: Arc<Metrics>,
     ready: impl Fn() -> Result<(), String> + Send + Sync + 'static,
 ) -> anyhow::Result<()> {
-    let ready: Ready = Arc::new(ready);
+    let routes = routes(metrics, Arc::new(ready));
     let mut connections = JoinSet::new();
     let mut open: VecDeque<AbortHandle> = VecDeque::new();
     loop {
@@ -51,70 +52,86 @@ pub async fn serve(
         };
         // Reap the connections that have ended.
         while connections.try_join_next().is_some() {}
-        let (metrics, ready) = (metrics.clone(), ready.clone());
         open.retain(|connection| !connection.is_finished());
         if open.len() >= CONNECTIONS
             && let Some(oldest) = open.pop_front()
         {
             oldest.abort();
         }
-        let served = timeout(CONNECTION_TIME, connection(stream, metrics, ready));
+        let served = timeout(CONNECTION_TIME, connection(stream, routes.clone()));
         open.push_back(connections.spawn(served.map(drop)));
     }
 }
 
-async fn connection(stream: TcpStream, metrics: Arc<Metrics>, ready: Ready) {
-    let service = service_fn(move |request: Request<Incoming>| {
-        let response = answer(request.method(), request.uri().path(), &metrics, &ready);
-        async { Ok::<_, Infallible>(response) }
-    });
+async fn connection(stream: TcpStream, routes: Router) {
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIME)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes))
         .await;
     if let Err(error) = served {
         tracing::debug!("connection: {error}");
     }
 }
 
-fn answer(method: &Method, path: &str, metrics: &Metrics, ready: &Ready) -> Response<Full<Bytes>> {
-    let plain = "text/plain; charset=utf-8";
-    let (code, kind, text) = match path {
-        "/healthz" | "/readyz" | "/metrics" if !matches!(*method, Method::GET | Method::HEAD) => {
-            (StatusCode::METHOD_NOT_ALLOWED, plain, "use GET".to_owned())
-        }
-        "/healthz" => (StatusCode::OK, plain, "ok".to_owned()),
-        "/readyz" => match ready() {
-            Ok(()) => (StatusCode::OK, plain, "ok".to_owned()),
-            Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, plain, reason),
-        },
-        "/metrics" => match metrics.text() {
-            Ok(text) => (StatusCode::OK, metrics::CONTENT_TYPE, text),
-            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, plain, error.to_string()),
-        },
-        _ => {
-            let text = "there are /healthz, /readyz and /metrics".to_owned();
-            (StatusCode::NOT_FOUND, plain, text)
+fn routes(metrics: Arc<Metrics>, ready: Ready) -> Router {
+    let readiness = move || {
+        let ready = ready();
+        async {
+            ready.map_or_else(
+                |reason| (StatusCode::SERVICE_UNAVAILABLE, reason),
+                |()| ok(),
+            )
         }
     };
-    let mut response = Response::new(Full::new(Bytes::from(text)));
-    *response.status_mut() = code;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(kind));
-    if code == StatusCode::METHOD_NOT_ALLOWED {
-        headers.insert(ALLOW, hyper::header::HeaderValue::from_static("GET, HEAD"));
-    }
-    response
+    let metrics = move || {
+        let text = metrics.text();
+        async {
+            match text {
+                Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+                Err(error) => {
+                    (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response()
+                }
+            }
+        }
+    };
+    Router::new()
+        .route("/healthz", get(async || ok()))
+        .route("/readyz", get(readiness))
+        .route("/metrics", get(metrics))
+        .method_not_allowed_fallback(async || (StatusCode::METHOD_NOT_ALLOWED, "use GET"))
+        .fallback(async || {
+            (
+                StatusCode::NOT_FOUND,
+                "there are /healthz, /readyz and /metrics",
+            )
+        })
+        .layer(CatchPanicLayer::new())
+}
+
+fn ok() -> (StatusCode, String) {
+    (StatusCode::OK, "ok".to_owned())
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
+    use axum::http::header::ALLOW;
+    use axum::http::{Method, Request};
+    use tower::ServiceExt;
+
     use super::*;
 
-    #[test]
-    fn answers() {
-        let metrics = Metrics::new(Arc::default()).unwrap();
+    #[tokio::test]
+    async fn answers() {
+        let metrics = Arc::new(Metrics::new(Arc::default()).unwrap());
+        let ask = |method: Method, path: &str, ready: &Ready| {
+            let request = Request::builder().method(method).uri(path);
+            let request = request.body(Body::empty()).unwrap();
+            routes(metrics.clone(), ready.clone())
+                .oneshot(request)
+                .map(Result::unwrap)
+        };
         let well: Ready = Arc::new(|| Ok(()));
         let ill: Ready = Arc::new(|| Err("no certificate yet".to_owned()));
         let table = [
@@ -127,10 +144,12 @@ mod tests {
             ("something else", Method::GET, "/", &well, 404),
         ];
         for (what, method, path, ready, code) in table {
-            let response = answer(&method, path, &metrics, ready);
+            let response = ask(method, path, ready).await;
             assert_eq!(response.status().as_u16(), code, "{what}");
+            let allowed = response.headers().get(ALLOW).is_some();
+            assert_eq!(allowed, code == 405, "{what}");
         }
-        let response = answer(&Method::GET, "/metrics", &metrics, &well);
+        let response = ask(Method::GET, "/metrics", &well).await;
         assert_eq!(
             response.headers()[CONTENT_TYPE],
             "text/plain; version=0.0.4"

@@ -1,20 +1,22 @@
 //! Reading a request's body within the limits of size, memory and time.
 
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes, HttpBody};
 use http_body_util::BodyExt;
-use hyper::body::{Body, Bytes, Incoming};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use crate::refusal::Refusal;
 
 /// Reads a body of at most `limit` bytes until `deadline`. `memory` has one permit per byte; the permits of the body
 /// are returned with it.
-pub(crate) async fn read<'a>(
-    body: &mut Incoming,
+pub(crate) async fn read(
+    body: &mut Body,
     limit: usize,
-    memory: &'a Semaphore,
+    memory: &Arc<Semaphore>,
     deadline: Instant,
-) -> Result<(Vec<u8>, SemaphorePermit<'a>), Refusal> {
+) -> Result<(Vec<u8>, OwnedSemaphorePermit), Refusal> {
     let hint = body.size_hint();
     if hint.lower() > limit as u64 {
         return Err(Refusal::too_large(limit));
@@ -23,7 +25,8 @@ pub(crate) async fn read<'a>(
     // ever being complete.
     let most = hint.exact().unwrap_or(limit as u64);
     let most = u32::try_from(most).unwrap_or(u32::MAX);
-    let Ok(Ok(share)) = timeout_at(deadline, memory.acquire_many(most)).await else {
+    let share = timeout_at(deadline, memory.clone().acquire_many_owned(most)).await;
+    let Ok(Ok(share)) = share else {
         return Err(Refusal::too_busy());
     };
     let mut bytes = Vec::new();
@@ -51,7 +54,7 @@ pub(crate) async fn read<'a>(
 
 /// Reads and drops up to `limit` bytes that a refused client still sends. Closing a connection with unread bytes resets
 /// it, and the client would never see the answer.
-pub(crate) async fn discard(body: &mut Incoming, limit: usize, deadline: Instant) {
+pub(crate) async fn discard(body: &mut Body, limit: usize, deadline: Instant) {
     let mut left = limit;
     while let Ok(Some(Ok(frame))) = timeout_at(deadline, body.frame()).await {
         let length = frame.data_ref().map_or(0, Bytes::len);

@@ -9,9 +9,10 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use http_body_util::Full;
-use hyper::body::Bytes;
-use hyper::header::{CONNECTION, HeaderValue};
+use axum::Router;
+use axum::http::Request;
+use axum::http::header::{CONNECTION, HeaderValue};
+use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -20,9 +21,10 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt;
 
 use crate::app::App;
-use crate::pulse::{Expiry, InFlight, Pulse, Sending, Watched};
+use crate::pulse::{Expiry, InFlight, Pulse, Watched};
 use crate::tls::H2;
 
 /// The fewest streams that an HTTP/2 peer is granted. Some peers assume this many before the server says so.
@@ -36,6 +38,7 @@ pub(crate) async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
     tls: TlsAcceptor,
+    routes: Router,
     app: Arc<App>,
     stop: watch::Receiver<bool>,
 ) {
@@ -65,19 +68,18 @@ pub(crate) async fn serve(
         pulse: Arc::clone(&pulse),
     });
     let counted = Arc::clone(&pulse);
-    let service = service_fn(move |request| {
+    let service = service_fn(move |request: Request<Incoming>| {
         let in_flight = InFlight::begin(&counted, &app.in_flight);
-        let app = Arc::clone(&app);
+        let (app, answer) = (Arc::clone(&app), routes.clone().oneshot(request));
         async move {
-            let mut response = app.answer(request).await;
+            let mut response = answer.await?;
             // An HTTP/1 client that keeps its connection could send the next request just as we close it, and could
             // not tell whether we read it. HTTP/2 has GOAWAY for this.
             if !h2 && app.is_leaving() {
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(CONNECTION, close);
             }
-            let body = |bytes| Full::new(Bytes::from_owner(Sending::new(bytes, in_flight)));
-            Ok::<_, Infallible>(response.map(body))
+            Ok::<_, Infallible>(response.map(|body| in_flight.until_sent(body)))
         }
     });
     let end = if h2 {

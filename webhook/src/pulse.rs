@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hyper::body::Bytes;
+use axum::body::{Body, Bytes, HttpBody};
+use http_body_util::BodyExt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
@@ -165,17 +166,26 @@ impl Drop for InFlight {
 
 /// Bytes of an answer that keep their request in flight until the last of them is sent. Tying this to the body would
 /// end it too early: HTTP/2 takes the whole body at once, and then waits for the peer.
-pub(crate) struct Sending {
+struct Sending {
     bytes: Bytes,
-    _in_flight: InFlight,
+    _in_flight: Arc<InFlight>,
 }
 
-impl Sending {
-    pub(crate) fn new(bytes: Bytes, in_flight: InFlight) -> Self {
-        Self {
-            bytes,
-            _in_flight: in_flight,
-        }
+impl InFlight {
+    /// The body of the answer, which keeps the request in flight until it is sent.
+    pub(crate) fn until_sent(
+        self,
+        body: Body,
+    ) -> impl HttpBody<Data = Bytes, Error = axum::Error> + Send + 'static {
+        let in_flight = Arc::new(self);
+        body.map_frame(move |frame| {
+            frame.map_data(|bytes| {
+                Bytes::from_owner(Sending {
+                    bytes,
+                    _in_flight: Arc::clone(&in_flight),
+                })
+            })
+        })
     }
 }
 

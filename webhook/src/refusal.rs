@@ -1,8 +1,8 @@
 //! Requests that are refused before any handler sees them, and the HTTP errors they are answered with.
 
-use hyper::body::Bytes;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
-use hyper::{Response, StatusCode};
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 
 use crate::status;
@@ -14,8 +14,12 @@ pub(crate) struct Refusal {
     /// `metav1.StatusReason`
     pub reason: &'static str,
     pub message: String,
-    header: Option<(HeaderName, HeaderValue)>,
+    is_to_come_again: bool,
 }
+
+/// The message of a refusal, in the extensions of its response: what logs requests has no other way to it.
+#[derive(Clone, Debug)]
+pub(crate) struct Refused(pub String);
 
 impl Refusal {
     fn new(code: StatusCode, reason: &'static str, message: String) -> Self {
@@ -23,7 +27,7 @@ impl Refusal {
             code,
             reason,
             message,
-            header: None,
+            is_to_come_again: false,
         }
     }
 
@@ -38,14 +42,11 @@ impl Refusal {
     }
 
     pub(crate) fn method_not_allowed(allowed: &'static str) -> Self {
-        Self {
-            header: Some((ALLOW, HeaderValue::from_static(allowed))),
-            ..Self::new(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "MethodNotAllowed",
-                format!("this path takes {allowed} only"),
-            )
-        }
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "MethodNotAllowed",
+            format!("this path takes {allowed} only"),
+        )
     }
 
     pub(crate) fn unsupported_media_type() -> Self {
@@ -74,7 +75,7 @@ impl Refusal {
     /// An API server retries a request that is answered like this (client-go's `checkWait`).
     pub(crate) fn too_busy() -> Self {
         Self {
-            header: Some((RETRY_AFTER, HeaderValue::from_static("1"))),
+            is_to_come_again: true,
             ..Self::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 "TooManyRequests",
@@ -83,35 +84,31 @@ impl Refusal {
         }
     }
 
-    pub(crate) fn into_response(self) -> Response<Bytes> {
+    pub(crate) fn panicked() -> Self {
+        let message = "the webhook panicked: see its log";
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "InternalError",
+            message.to_owned(),
+        )
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
         let status = status::body(self.code.as_u16(), self.reason, &self.message);
-        let mut response = json(self.code, &status);
-        response.headers_mut().extend(self.header);
+        let mut response = (self.code, json(&status)).into_response();
+        if self.is_to_come_again {
+            let headers = response.headers_mut();
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response.extensions_mut().insert(Refused(self.message));
         response
     }
 }
 
 /// A response with a JSON body.
-pub(crate) fn json(code: StatusCode, body: &Value) -> Response<Bytes> {
-    with_body(
-        code,
-        HeaderValue::from_static("application/json"),
-        body.to_string(),
-    )
-}
-
-/// A response with a text body, as probes get it.
-pub(crate) fn text(code: StatusCode, body: String) -> Response<Bytes> {
-    with_body(
-        code,
-        HeaderValue::from_static("text/plain; charset=utf-8"),
-        body,
-    )
-}
-
-fn with_body(code: StatusCode, content_type: HeaderValue, body: String) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::from(body));
-    *response.status_mut() = code;
-    response.headers_mut().insert(CONTENT_TYPE, content_type);
-    response
+pub(crate) fn json(body: &Value) -> Response {
+    let kind = HeaderValue::from_static("application/json");
+    ([(CONTENT_TYPE, kind)], body.to_string()).into_response()
 }

@@ -19,6 +19,7 @@ use crate::app::{App, Ready};
 use crate::connection;
 use crate::limits::Limits;
 use crate::review::Handler;
+use crate::routes::router;
 
 /// The pause after a connection could not be accepted, mostly for lack of file descriptors.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
@@ -47,7 +48,7 @@ pub struct Server {
     listener: TcpListener,
     tls: Arc<ServerConfig>,
     limits: Limits,
-    handlers: BTreeMap<String, Box<dyn Handler>>,
+    handlers: BTreeMap<String, Arc<dyn Handler>>,
     ready: Ready,
 }
 
@@ -65,10 +66,12 @@ impl Server {
     }
 
     /// Serves `handler` at its path. It replaces an earlier handler of the same path.
+    ///
+    /// [`run`](Self::run) panics for a path that does not begin with `/`, or is that of health.
     #[must_use]
     pub fn handler(mut self, handler: impl Handler) -> Self {
         self.handlers
-            .insert(handler.path().to_owned(), Box::new(handler));
+            .insert(handler.path().to_owned(), Arc::new(handler));
         self
     }
 
@@ -96,7 +99,8 @@ impl Server {
         let slots = limits.connections.clamp(1, Semaphore::MAX_PERMITS);
         let slots = Arc::new(Semaphore::new(slots));
         let tls = TlsAcceptor::from(tls);
-        let app = Arc::new(App::new(limits.clone(), handlers, ready));
+        let app = Arc::new(App::new(limits.clone(), ready));
+        let routes = router(&app, handlers.into_values());
         let (stop, stopped) = watch::channel(false);
         let mut connections = JoinSet::new();
 
@@ -111,9 +115,10 @@ impl Server {
                 () = &mut drained => break,
                 Some(ended) = connections.join_next() => report(ended),
                 (stream, peer, slot) = accept(&listener, &slots) => {
-                    let (tls, app, stopped) = (tls.clone(), Arc::clone(&app), stopped.clone());
+                    let (tls, routes, app) = (tls.clone(), routes.clone(), Arc::clone(&app));
+                    let stopped = stopped.clone();
                     connections.spawn(async move {
-                        connection::serve(stream, peer, tls, app, stopped).await;
+                        connection::serve(stream, peer, tls, routes, app, stopped).await;
                         drop(slot);
                     });
                 }
