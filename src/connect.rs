@@ -8,7 +8,7 @@ use hyper_timeout::TimeoutConnector;
 use hyper_util::client::legacy::Builder;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use kube::client::ConfigExt;
+use kube::client::{ClientBuilder, ConfigExt};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tower::{BoxError, ServiceBuilder, ServiceExt};
@@ -45,7 +45,9 @@ pub async fn connect(args: &RunArgs) -> anyhow::Result<Connection> {
     let default = || config.default_namespace.clone();
     let namespace = args.namespace.clone().unwrap_or_else(default);
     let unusable = "the cluster's address or credentials cannot be used";
-    let client = Client::try_from(config.clone()).context(unusable)?;
+    let builder = ClientBuilder::try_from(config.clone()).context(unusable)?;
+    // With kube's own retries inside.
+    let client = builder.with_layer(&Limit(limit::REQUEST)).build();
     let version = client
         .apiserver_version()
         .await

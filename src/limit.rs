@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt};
 use http_body::{Body, Frame, SizeHint};
+use hyper::body::Buf;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tower::{BoxError, Layer, Service};
 
@@ -21,7 +22,16 @@ pub const REQUEST: Duration = Duration::from_secs(30);
 #[error("the API server did not answer within {} s", .0.as_secs())]
 pub struct TooSlow(Duration);
 
-/// Limits the time of each request, up to the end of its answer; for a watch, up to the beginning of its answer.
+/// A page of a list that holds more than one object is at most this large, in bytes. Its objects are held several times
+/// while it is read.
+const PAGE: usize = 4 << 20;
+
+/// A page of a list is too large; with fewer objects it is smaller.
+#[derive(Debug, thiserror::Error)]
+#[error("a page of a list is larger than {PAGE} bytes")]
+pub struct TooLarge;
+
+/// Limits the time of each request, and the size of a page of a list, up to the end of its answer; for a watch, up to the beginning of its answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Limit(pub Duration);
 
@@ -64,25 +74,35 @@ where
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
         let (limit, end) = (self.limit, Instant::now() + self.limit);
         let query = request.uri().query().unwrap_or_default();
-        let is_watch = query.split('&').any(|part| part == "watch=true");
+        let mut parts = query.split('&');
+        let is_watch = parts.clone().any(|part| part == "watch=true");
+        let is_page = parts
+            .find_map(|part| part.strip_prefix("limit="))
+            .is_some_and(|limit| limit != "1");
         let answer = self.inner.call(request);
         async move {
             let answer = timeout_at(end, answer).await.map_err(|_| TooSlow(limit))?;
             let end = (!is_watch).then(|| Box::pin(sleep_until(end)));
-            Ok(answer
-                .map_err(Into::into)?
-                .map(|body| LimitedBody { body, end, limit }))
+            let left = (is_page && !is_watch).then_some(PAGE);
+            Ok(answer.map_err(Into::into)?.map(|body| LimitedBody {
+                body,
+                end,
+                limit,
+                left,
+            }))
         }
         .boxed()
     }
 }
 
-/// A body that fails when its time is over.
+/// A body that fails when its time is over, or when it is too large.
 #[derive(Debug)]
 pub struct LimitedBody<B> {
     body: B,
     end: Option<Pin<Box<Sleep>>>,
     limit: Duration,
+    /// How many bytes may come yet, if that is limited.
+    left: Option<usize>,
 }
 
 impl<B: Body<Error: Into<BoxError>> + Unpin> Body for LimitedBody<B> {
@@ -94,6 +114,16 @@ impl<B: Body<Error: Into<BoxError>> + Unpin> Body for LimitedBody<B> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, BoxError>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+            let came = frame
+                .as_ref()
+                .and_then(|frame| frame.as_ref().ok()?.data_ref());
+            let came = came.map_or(0, Buf::remaining);
+            if let Some(left) = &mut self.left {
+                let Some(rest) = left.checked_sub(came) else {
+                    return Poll::Ready(Some(Err(TooLarge.into())));
+                };
+                *left = rest;
+            }
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
         let limit = self.limit;

@@ -17,6 +17,8 @@ pub const INSTANCE: &str = "app.kubernetes.io/instance";
 pub const TRANSPORT: &str = "mcp.example.com/transport";
 /// Annotation of the pod template with a hash of the config: a config change rolls the pods.
 pub const CONFIG_HASH: &str = "mcp.example.com/config-hash";
+/// Annotation of a pod: the container that `kubectl logs` and `kubectl exec` mean when none is named.
+pub const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 /// Annotation of each child with a hash of what was applied. It tells a field that we no longer want from one that
 /// somebody else set.
 pub const APPLIED_HASH: &str = "mcp.example.com/applied-hash";

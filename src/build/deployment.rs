@@ -1,7 +1,5 @@
 //! The Deployment: the pods of the server.
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::api::apps::v1::{
     Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment,
 };
@@ -66,6 +64,16 @@ pub fn template(server: &MCPServer) -> serde_json::Result<PodTemplateSpec> {
     if let Some(overlay) = &server.spec.pod_template {
         template = pod_template::merge(template, overlay)?;
     }
+    if let Some(pod) = &mut template.spec {
+        let names_account =
+            |name: &Option<String>| name.as_ref().is_some_and(|name| !name.is_empty());
+        let is_named =
+            names_account(&pod.service_account_name) || names_account(&pod.service_account);
+        // A server that names no account has no use for the API.
+        if !is_named && pod.automount_service_account_token.is_none() {
+            pod.automount_service_account_token = Some(false);
+        }
+    }
     explicit::defaults(&mut template);
     Ok(template)
 }
@@ -73,12 +81,16 @@ pub fn template(server: &MCPServer) -> serde_json::Result<PodTemplateSpec> {
 fn made(server: &MCPServer) -> PodTemplateSpec {
     let spec = &server.spec;
     let (volumes, mounts) = volumes(server);
-    let annotations =
-        config_hash(server).map(|hash| BTreeMap::from([(labels::CONFIG_HASH.to_owned(), hash)]));
+    let config_hash = config_hash(server).map(|hash| (labels::CONFIG_HASH.to_owned(), hash));
+    let container_name = (
+        labels::DEFAULT_CONTAINER.to_owned(),
+        labels::CONTAINER.to_owned(),
+    );
+    let annotations = config_hash.into_iter().chain([container_name]).collect();
     PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(labels::all(server)),
-            annotations,
+            annotations: Some(annotations),
             ..Default::default()
         }),
         spec: Some(PodSpec {
@@ -86,8 +98,8 @@ fn made(server: &MCPServer) -> PodTemplateSpec {
             volumes: some(volumes),
             image_pull_secrets: some(spec.image_pull_secrets.clone()),
             service_account_name: spec.service_account.clone(),
-            // A server that names no account has no use for the API.
-            automount_service_account_token: spec.service_account.is_none().then_some(false),
+            // A Service `mcp` or `kubernetes` beside the server would set MCP_PORT or KUBERNETES_SERVICE_HOST in its pods.
+            enable_service_links: Some(false),
             termination_grace_period_seconds: Some(defaults::grace_period_seconds(spec.transport)),
             ..Default::default()
         }),

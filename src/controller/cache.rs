@@ -22,6 +22,8 @@ struct Inner<V> {
     listing: Option<(Instant, HashMap<Key, Entry<V>>)>,
     /// Uids of objects that have gone: up to which version, and since when.
     gone: HashMap<Box<str>, (u64, Instant)>,
+    /// When the old ones among these were last thrown away.
+    tidied: Instant,
 }
 
 struct Entry<V> {
@@ -45,6 +47,7 @@ impl<V> Default for Cache<V> {
             views: HashMap::new(),
             listing: None,
             gone: HashMap::new(),
+            tidied: Instant::now(),
         }))
     }
 }
@@ -226,7 +229,11 @@ impl<V: View> Cache<V> {
 
 impl<V: View> Inner<V> {
     fn bury(&mut self, uid: &str, version: u64) {
-        self.gone.retain(|_, (_, since)| since.elapsed() < LATE);
+        // Not at each: many may go at once.
+        if self.tidied.elapsed() >= LATE {
+            self.gone.retain(|_, (_, since)| since.elapsed() < LATE);
+            self.tidied = Instant::now();
+        }
         self.gone.insert(uid.into(), (version, Instant::now()));
     }
 

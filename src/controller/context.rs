@@ -28,9 +28,6 @@ use crate::api::{MCPServer, defaults, labels};
 use crate::build;
 use crate::metrics::{Metrics, Servers};
 
-/// A larger spec, in bytes, is not built by a watch.
-const LARGE_SPEC: usize = 64 << 10;
-
 /// What all passes share.
 pub struct Context {
     /// Talks to the API server for what reconciles.
@@ -132,12 +129,12 @@ impl Context {
 
     /// The child of a kind that the server of this name wants, for a watch to compare with.
     ///
-    /// Nothing for a server whose spec is large: building it takes long, and the watch has one task for all namespaces.
-    /// The pass compares that child instead, for the price of a read. Nothing either when the spec cannot be read, or
+    /// Nothing for a server whose spec is large: it is not at hand, and building it takes long, where the watch has one task
+    /// for all namespaces. The pass compares that child instead, for the price of a read. Nothing either when the spec cannot be read, or
     /// when building panics: the pass comes upon the same, and tells it.
     pub fn wish<K: Built>(&self, server: &Key) -> Option<Wish<K>> {
         let view = self.servers.get(server)?;
-        if view.spec_bytes() > LARGE_SPEC {
+        if view.is_spec_left_out() {
             return None;
         }
         let wish = || {

@@ -7,6 +7,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::Patch;
 use serde_json::json;
+use tokio::time::timeout;
 
 use super::apply;
 use super::context::{Context, is_ours};
@@ -72,15 +73,27 @@ pub async fn pass(context: &Context, server: &ServerView) -> Result<Next, Error>
         context.publisher.publish(server, &events::orphaned());
         return Ok(Next::OnChange);
     }
-    tell(context, server).await;
     let deployment = context.deployments.get(&server.key);
     // Not one without an owner: the collector takes the references away from what is to stay.
     let ours = |live: &ChildView<Deployment>| is_ours(server, live);
     // The pods of a Deployment that stays are not waited for.
     let stays = deployment.as_ref().is_some_and(|live| !ours(live));
-    let refused = match deployment.filter(|live| ours(live)) {
-        Some(live) => delete(context, server, &live).await,
-        None => Ok(()),
+    let ending = async {
+        tell(context, server).await;
+        match deployment.filter(|live| ours(live)) {
+            Some(live) => delete(context, server, &live).await,
+            None => Ok(()),
+        }
+    };
+    // Requests that hang, for a policy's sake for example, are not waited for any longer than the pods.
+    let left = LIMIT.saturating_sub(elapsed(context, server));
+    let refused = if left.is_zero() {
+        Ok(())
+    } else {
+        timeout(left, ending).await.unwrap_or_else(|_| {
+            tracing::warn!("the requests that end the server's children are not answered");
+            Ok(())
+        })
     };
     let exists = context
         .deployments
@@ -100,7 +113,7 @@ pub async fn pass(context: &Context, server: &ServerView) -> Result<Next, Error>
         // Also when the Deployment cannot be deleted: the server does not stay for ever because of that.
         Step::RemoveFinalizer => {
             if let Err(error) = refused {
-                tracing::warn!("given up: {error}");
+                tracing::warn!("the children are left to the garbage collector: {error}");
             }
             remove_finalizer(context, &server).await?;
             context.publisher.publish(&server, &events::deleted(pods));

@@ -229,6 +229,49 @@ impl Error {
     }
 }
 
+/// The errors of one pass: one or more. What may pass soonest says when to try again, and each is told.
+#[derive(Debug)]
+pub struct Failed(Vec<Error>);
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self(vec![error])
+    }
+}
+
+impl Failed {
+    /// The errors of a pass that has some.
+    pub fn of(errors: Vec<Error>) -> Option<Self> {
+        (!errors.is_empty()).then_some(Self(errors))
+    }
+
+    /// Those that were found now; the others are too soon for another try.
+    pub fn new_ones(&self) -> impl Iterator<Item = &Error> {
+        self.0.iter().filter(|error| error.is_new())
+    }
+
+    /// The class that is hardest to get rid of, among those that were found now; else among all.
+    pub fn class(&self) -> Class {
+        let hardest = |classes: &mut dyn Iterator<Item = Class>| {
+            classes.max_by_key(|class| match class {
+                Class::Transient => 0,
+                Class::Policy => 1,
+                Class::Configuration => 2,
+                Class::Permanent => 3,
+            })
+        };
+        hardest(&mut self.new_ones().map(Error::class))
+            .or_else(|| hardest(&mut self.0.iter().map(Error::class)))
+            .unwrap_or(Class::Transient)
+    }
+
+    /// When to try again, after this number of failures in a row.
+    pub fn retry_after(&self, failures: u32) -> Duration {
+        let times = self.0.iter().map(|error| error.retry_after(failures));
+        times.min().unwrap_or(MOST_TRANSIENT_RETRY)
+    }
+}
+
 /// The first pause, doubled with each failure after the first, up to the most.
 pub fn doubled(first: Duration, failures: u32, most: Duration) -> Duration {
     let times = 1u32

@@ -4,6 +4,8 @@
 //! kube's `Recorder` (5.0) was tried. To it all Events of a reason are one, whatever they say: the second is counted
 //! under the first one's words. And what it has told it forgets with the process.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
@@ -153,7 +155,7 @@ pub fn deleted(pods: usize) -> News {
     let note = if pods == 0 {
         "The pods have gone; the finalizer was removed".to_owned()
     } else {
-        format!("{pods} pods did not end in time and go by themselves; the finalizer was removed")
+        format!("Pods that did not end in time go by themselves: {pods}; the finalizer was removed")
     };
     News::normal("Deleted", "Delete", note)
 }
@@ -164,12 +166,12 @@ pub fn orphaned() -> News {
     News::normal("Deleted", "Delete", note.to_owned())
 }
 
-/// The news of a pass that failed, `failures` times in a row with this one. Nothing when the status tells it, or when the last news of
-/// a failure were of the cause `told`.
+/// The news of an error, when passes have failed `failures` times in a row. Nothing when the status tells it, or when its
+/// cause is among those that were `told`.
 pub fn of_failure(
     error: &Error,
     failures: u32,
-    told: Option<&str>,
+    told: &BTreeSet<String>,
     status: Option<&MCPServerStatus>,
 ) -> Option<News> {
     // Most transient errors are over before anybody could read of them. A conflict is the normal way to learn that
@@ -179,7 +181,7 @@ pub fn of_failure(
     let cause = error.cause();
     // A long message of a condition is cut off at its end.
     let begin: String = text.chars().take(NOTE).collect();
-    let is_told = told == Some(&*cause)
+    let is_told = told.contains(&cause)
         || status
             .and_then(|status| message_of(status, "ConfigurationValid", "ConfigurationInvalid"))
             .is_some_and(|message| message.contains(&begin));

@@ -1,6 +1,6 @@
 //! What is remembered of each server between passes. Losing it costs a write or a try, nothing else.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -19,8 +19,8 @@ pub struct Memory {
     uid: Box<str>,
     /// Passes that failed in a row for a reason that may pass.
     pub failures: u32,
-    /// The cause of the last failure that an Event told, since the last pass without one.
-    pub told_failure: Option<String>,
+    /// The causes of failures that Events told, since the last pass without one.
+    pub told_failures: BTreeSet<String>,
     /// The last trouble of pods that an Event told, since the last pass without one.
     pub told_trouble: Option<String>,
     /// The status that was written last.

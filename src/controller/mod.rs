@@ -171,9 +171,9 @@ async fn pass(key: Key, context: Arc<Context>) -> Next {
     let passed = Box::pin(reconcile::pass(&key, &context))
         .instrument(span.clone())
         .await;
-    let class = passed.as_ref().err().map(|error| error.class().as_str());
+    let class = passed.as_ref().err().map(|failed| failed.class().as_str());
     context.metrics.passed(class, start.elapsed());
-    passed.unwrap_or_else(|error| span.in_scope(|| reconcile::failed(&key, &error, &context)))
+    passed.unwrap_or_else(|failed| span.in_scope(|| reconcile::failed(&key, &failed, &context)))
 }
 
 /// The watches, each a task of its own.

@@ -23,7 +23,7 @@ use crate::api::labels;
 /// Pauses before an Event that could not be published is tried again, in seconds. Then it is given up.
 const RETRIES: [u64; 4] = [1, 2, 4, 8];
 /// How many Events are under way at one time, tries and the pauses between them included.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 64;
 /// Of these, Events of one namespace: where they hang, the others' go on.
 const OF_ONE_NAMESPACE: usize = 2;
 /// How many Events wait at most. When there are more, the oldest is given up.

@@ -17,9 +17,13 @@ use tokio::time::Instant;
 
 use super::key::Key;
 
-/// Passes at one time, each over another server.
+/// Passes at one time, each over another server. Not counted are those that are slow: they wait for somebody else.
 const WORKERS: usize = 24;
-/// Of these, passes over servers of one namespace: a policy that makes its requests slow leaves some to the others.
+/// A pass is slow after this time.
+const SLOW: Duration = Duration::from_secs(2);
+/// Passes at one time with the slow ones.
+const WITH_SLOW: usize = 512;
+/// Of these, passes over servers of one namespace: a policy that makes its requests slow leaves most to the others.
 const OF_ONE_NAMESPACE: usize = 16;
 /// What comes this close together makes one pass.
 const DEBOUNCE: Duration = Duration::from_millis(20);
@@ -58,6 +62,8 @@ pub async fn run<P: Future<Output = Next> + Send + 'static>(
     let mut queue = Queue::default();
     let mut passes = JoinSet::new();
     let mut running: HashMap<Id, Key> = HashMap::new();
+    // The passes that are not slow yet, and when they are; the oldest first.
+    let mut quick: VecDeque<(Instant, Id)> = VecDeque::new();
     let at = |key: Key, after: Duration| {
         // It is received as long as this function runs.
         let _ = schedule.send(ScheduleRequest {
@@ -66,10 +72,12 @@ pub async fn run<P: Future<Output = Next> + Send + 'static>(
         });
     };
     loop {
-        while passes.len() < WORKERS
+        while quick.len() < WORKERS
+            && passes.len() < WITH_SLOW
             && let Some(key) = queue.next()
         {
             let handle = passes.spawn(pass(key.clone()));
+            quick.push_back((Instant::now() + SLOW, handle.id()));
             running.insert(handle.id(), key);
         }
         depth(queue.depth());
@@ -81,8 +89,10 @@ pub async fn run<P: Future<Output = Next> + Send + 'static>(
                 }
             }
             Some(key) = times.next() => queue.due(key),
+            () = until(quick.front().map(|(slow_at, _)| *slow_at)) => drop(quick.pop_front()),
             Some(ended) = passes.join_next_with_id() => {
                 let id = ended.as_ref().map_or_else(tokio::task::JoinError::id, |(id, _)| *id);
+                quick.retain(|(_, quick)| *quick != id);
                 let Some(key) = running.remove(&id) else { continue };
                 let next = ended.map_or_else(|error| on_panic(&key, words(error)), |(_, next)| next);
                 match next {
@@ -105,6 +115,14 @@ pub async fn run<P: Future<Output = Next> + Send + 'static>(
     };
     if tokio::time::timeout(DRAIN, drained).await.is_err() {
         tracing::warn!("passes are cut off: they did not end in time; the next leader goes on");
+    }
+}
+
+/// Waits until then, or for ever.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -275,6 +293,38 @@ mod tests {
         queue.ended(&Key::new("crowded", "0"));
         assert_eq!(queue.next().unwrap(), Key::new("crowded", "16"));
         assert_eq!(queue.depth(), 83);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_namespaces_leave_the_workers_to_the_others() {
+        let (change, changes) = mpsc::unbounded_channel();
+        let (told, mut passes) = mpsc::unbounded_channel();
+        let begin = Instant::now();
+        for server in 0..100 {
+            for namespace in 0..10 {
+                let key = Key::new(format!("slow-{namespace}"), server.to_string());
+                change.send((key, Duration::ZERO)).unwrap();
+            }
+        }
+        change
+            .send((Key::new("quick", "a"), Duration::from_millis(100)))
+            .unwrap();
+        let pass = move |key: Key| {
+            let told = told.clone();
+            async move {
+                if &*key.namespace == "quick" {
+                    told.send(begin.elapsed()).unwrap();
+                } else {
+                    tokio::time::sleep(Duration::from_secs(30)).await;
+                }
+                Next::OnChange
+            }
+        };
+        let stop = tokio::time::sleep(Duration::from_mins(1));
+        run(changes, pass, |_, text| panic!("{text}"), |_| {}, stop).await;
+        let took = passes.try_recv().unwrap();
+        // 160 passes are slow, and are so one after another of 24.
+        assert!(took < 8 * SLOW, "its turn came after {took:?}");
     }
 
     #[tokio::test(start_paused = true)]

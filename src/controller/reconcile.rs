@@ -1,6 +1,7 @@
 //! One pass: validate → finalizer → build → apply → report. Each step takes what the step before it gives, so that none
 //! can be left out; those that are `async` talk to the API server.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::Deployment;
@@ -11,7 +12,7 @@ use serde_json::json;
 
 use super::apply;
 use super::context::{Built, Context, config_map_key, is_ours};
-use super::error::{CONFIGURATION_RETRY, Class, Error};
+use super::error::{CONFIGURATION_RETRY, Class, Error, Failed};
 use super::key::Key;
 use super::memory::Panic;
 use super::observed::{Child, Observed};
@@ -28,7 +29,7 @@ use crate::validation;
 /// A server that is not ready is looked at again after this long, for safety: what changes comes by the watches, and what
 /// time alone changes comes when it does.
 const NOT_READY_LOOK: Duration = Duration::from_mins(5);
-/// One of which a child is on its way out is looked at again after this long.
+/// A server with a child that is being deleted is looked at again after this long.
 const LEAVING_LOOK: Duration = Duration::from_secs(10);
 
 /// A server as it is to be, free of faults.
@@ -63,7 +64,7 @@ struct Applied {
 }
 
 /// Reconciles the server of this name.
-pub async fn pass(key: &Key, context: &Context) -> Result<Next, Error> {
+pub async fn pass(key: &Key, context: &Context) -> Result<Next, Failed> {
     let Some(view) = context.servers.get(key) else {
         context.forget(key);
         return Ok(Next::Never);
@@ -88,17 +89,49 @@ pub async fn pass(key: &Key, context: &Context) -> Result<Next, Error> {
     let next = if view.deleting {
         deletion::pass(context, &view).await?
     } else {
-        Box::pin(bring_up(context, &view)).await?
+        match with_spec(context, view.clone()).await? {
+            Some(view) => Box::pin(bring_up(context, &view)).await?,
+            // The watch is about to tell.
+            None => return Ok(Next::OnChange),
+        }
     };
     context.memories.of(key, view.uid(), |memory| {
         memory.failures = 0;
-        memory.told_failure = None;
+        memory.told_failures.clear();
     });
     Ok(next)
 }
 
+/// The server with its spec: a large one is not held in memory between passes. Nothing when it has gone.
+async fn with_spec(
+    context: &Context,
+    view: Arc<ServerView>,
+) -> Result<Option<Arc<ServerView>>, Error> {
+    if !view.is_spec_left_out() {
+        return Ok(Some(view));
+    }
+    let api = context.api::<MCPServer>(&view.key);
+    let found = api.get_opt(&view.key.name).await;
+    let Some(item) = found.map_err(Error::api("reading the MCPServer"))? else {
+        return Ok(None);
+    };
+    let whole = ServerView::with_whole_spec(item.text()).map_err(|source| Error::Json {
+        action: "reading the MCPServer".to_owned(),
+        source,
+    })?;
+    let is_it = whole.uid() == view.uid() && !whole.deleting;
+    Ok(is_it.then(|| Arc::new(whole)))
+}
+
 /// The status of a server at which the operator panicked. It is tried again later.
 async fn tell_panic(context: &Context, view: &ServerView, text: String) -> Next {
+    if view.deleting {
+        // The status says that it is being deleted.
+        context
+            .memories
+            .of(&view.key, view.uid(), |memory| memory.panic = Panic::None);
+        return Next::In(deletion::retry_within(context, view));
+    }
     let (object, _) = view.readable();
     let old = view.status();
     let about = About {
@@ -108,7 +141,13 @@ async fn tell_panic(context: &Context, view: &ServerView, text: String) -> Next 
     };
     let observed = context.observe(view);
     let found = status::status(about, &[text], &observed, Timestamp::now());
-    let stored = report::store(context, view, &found).await;
+    let written = context
+        .memories
+        .of(&view.key, view.uid(), |memory| memory.written);
+    let stored = match status::due_in(old.as_ref(), &found, written.as_ref(), Instant::now()) {
+        Some(_) => report::store(context, view, &found).await,
+        None => Ok(None),
+    };
     context
         .memories
         .of(&view.key, view.uid(), |memory| memory.panic = Panic::None);
@@ -141,7 +180,7 @@ pub fn panicked(key: &Key, text: String, context: &Context) -> Next {
     context
         .metrics
         .passed(Some(error.class().as_str()), Duration::ZERO);
-    let later = failed(key, &error, context);
+    let later = failed(key, &error.into(), context);
     if is_new {
         Next::In(Duration::ZERO)
     } else {
@@ -149,12 +188,12 @@ pub fn panicked(key: &Key, text: String, context: &Context) -> Next {
     }
 }
 
-async fn bring_up(context: &Context, view: &ServerView) -> Result<Next, Error> {
+async fn bring_up(context: &Context, view: &ServerView) -> Result<Next, Failed> {
     match validate(view) {
         Ok(valid) => {
             let (valid, children) = match prepare(context, valid).await {
                 Ok(prepared) => prepared,
-                Err(error) => return Err(report_unprepared(context, view, error).await),
+                Err(error) => return Err(report_unprepared(context, view, error).await.into()),
             };
             let applied = apply(context, &valid, children).await;
             report(context, &valid, applied).await
@@ -163,7 +202,7 @@ async fn bring_up(context: &Context, view: &ServerView) -> Result<Next, Error> {
             if faulty.is_unreadable {
                 context.metrics.unreadable("mcpservers");
             }
-            report_faults(context, view, faulty).await
+            Ok(report_faults(context, view, faulty).await?)
         }
     }
 }
@@ -359,7 +398,7 @@ fn as_left<K: Built>(
     }
 }
 
-async fn report(context: &Context, valid: &Valid, applied: Applied) -> Result<Next, Error> {
+async fn report(context: &Context, valid: &Valid, applied: Applied) -> Result<Next, Failed> {
     let Applied {
         observed,
         mut errors,
@@ -397,14 +436,8 @@ async fn report(context: &Context, valid: &Valid, applied: Applied) -> Result<Ne
         memory.changes_in = changes_in;
     });
     errors.extend(written.err());
-    // What may pass soonest says when to try again.
-    errors.sort_by_key(|error| error.retry_after(1));
-    let mut errors = errors.into_iter();
-    if let Some(first) = errors.next() {
-        for error in errors.filter(Error::is_new) {
-            tracing::warn!("failed beside it: {error}");
-        }
-        return Err(first);
+    if let Some(failed) = Failed::of(errors) {
+        return Err(failed);
     }
     let look = if observed.is_leaving() {
         // That a child has gone may have been known before the watch tells it.
@@ -436,7 +469,7 @@ async fn report_unprepared(context: &Context, server: &ServerView, error: Error)
         Ok(waits) => context.memories.of(&server.key, server.uid(), |memory| {
             memory.changes_in = waits;
         }),
-        Err(second) => tracing::warn!("it is not in the status: {second}"),
+        Err(second) => tracing::warn!("the status does not tell what failed: {second}"),
     }
     error
 }
@@ -454,42 +487,50 @@ async fn report_faults(
     };
     let observed = context.observe(server);
     let found = status::status(about, &faulty.faults, &observed, Timestamp::now());
-    if report::write(context, server, old.as_ref(), &found, &[]).await? == Some(Duration::ZERO) {
+    let waits = report::write(context, server, old.as_ref(), &found, &[]).await?;
+    if waits == Some(Duration::ZERO) {
         return Ok(Next::In(Duration::ZERO));
     }
+    context.memories.of(&server.key, server.uid(), |memory| {
+        memory.changes_in = waits;
+    });
     Err(Error::Invalid {
         faults: faulty.faults,
     })
 }
 
 /// What follows a failed pass: the class decides when to try again.
-pub fn failed(key: &Key, error: &Error, context: &Context) -> Next {
+pub fn failed(key: &Key, failed: &Failed, context: &Context) -> Next {
     let Some(server) = context.servers.get(key) else {
         return Next::Never;
     };
-    let is_new = error.is_new();
-    let (failures, told, changes_in) = context.memories.of(key, server.uid(), |memory| {
-        if is_new {
-            memory.failures = match error.class() {
-                Class::Transient | Class::Policy => memory.failures.saturating_add(1),
-                Class::Configuration | Class::Permanent => 0,
+    let may_pass = |error: &Error| matches!(error.class(), Class::Transient | Class::Policy);
+    let (failures, mut told, changes_in) = context.memories.of(key, server.uid(), |memory| {
+        if failed.new_ones().next().is_some() {
+            memory.failures = if failed.new_ones().any(may_pass) {
+                memory.failures.saturating_add(1)
+            } else {
+                0
             };
         }
         (
             memory.failures,
-            memory.told_failure.clone(),
+            memory.told_failures.clone(),
             memory.changes_in.take(),
         )
     });
     // A status that waits to be written is looked at sooner.
-    let mut retry = error
+    let mut retry = failed
         .retry_after(failures)
         .min(changes_in.unwrap_or(Duration::MAX));
     if server.deleting {
         retry = retry.min(deletion::retry_within(context, &server));
     }
-    let (class, subject, retry_seconds) = (error.class(), error.subject(), retry.as_secs());
-    if is_new {
+    let retry_seconds = retry.as_secs();
+    // The status is as the pass left it.
+    let status: Option<MCPServerStatus> = server.status();
+    for error in failed.new_ones() {
+        let (class, subject) = (error.class(), error.subject());
         tracing::warn!(
             ?class,
             ?subject,
@@ -497,18 +538,14 @@ pub fn failed(key: &Key, error: &Error, context: &Context) -> Next {
             retry_seconds,
             "pass failed: {error}"
         );
-    } else {
-        tracing::debug!("not tried again yet: {error}");
+        if let Some(news) = events::of_failure(error, failures, &told, status.as_ref()) {
+            told.insert(error.cause());
+            context.publisher.publish(&server, &news);
+        }
     }
-    // The status is as the pass left it.
-    let status: Option<MCPServerStatus> = server.status();
-    let news = events::of_failure(error, failures, told.as_deref(), status.as_ref());
-    if let Some(news) = news.filter(|_| is_new) {
-        context.memories.of(key, server.uid(), |memory| {
-            memory.told_failure = Some(error.cause());
-        });
-        context.publisher.publish(&server, &news);
-    }
+    context
+        .memories
+        .of(key, server.uid(), |memory| memory.told_failures = told);
     Next::In(retry)
 }
 

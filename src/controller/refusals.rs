@@ -26,7 +26,8 @@ struct Refusal {
     until: Instant,
 }
 
-/// Just this wish of just this user's wish, for a child just as it is. If any of it changes, it is tried at once.
+/// What was tried: the child that was wanted, the spec that wanted it, and the child as it was. If any of the three
+/// changes, it is tried again at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
     hash: Hash,
@@ -211,6 +212,14 @@ mod tests {
         let (refusals, now) = (Refusals::default(), Instant::now());
         let place = || ("Service", Key::new("n", "a"));
         let made = attempt("h", 1, None);
+        let mut at = now;
+        let pauses = [10, 20, 40, 80, 160, 300, 300].map(|seconds| seconds * SECOND);
+        for pause in pauses {
+            refusals.conflict(place(), made.clone(), "it is there".to_owned(), at);
+            assert_eq!(refusals.conflict_left(&place(), at), Some(pause));
+            at += pause;
+        }
+        refusals.forget(&place());
         refusals.conflict(place(), made.clone(), "it is there".to_owned(), now);
         let text = refusals
             .too_soon(&place(), &made, now + SECOND)

@@ -59,12 +59,16 @@ pub fn trouble(
     hint: &str,
     now: Timestamp,
 ) -> (Option<Trouble>, Option<Duration>) {
-    if facts.is_paused {
+    let paused = facts.is_paused.then(|| {
         let Key { namespace, name } = deployment;
         let detail = format!(
             "the Deployment is paused, so no change is rolled out; kubectl rollout resume deployment/{name} -n {namespace}"
         );
-        return (Some(Trouble::new("Paused", detail)), None);
+        Trouble::new("Paused", detail)
+    });
+    // Where there is nothing to roll out, the pods are not ready for another reason.
+    if paused.is_some() && (facts.updated < facts.replicas || facts.replicas == 0) {
+        return (paused, None);
     }
     if let Some((reason, message)) = &facts.refused_pods {
         return (Some(refused_pods(reason, message)), None);
@@ -87,7 +91,7 @@ pub fn trouble(
         let detail = "the rollout made no progress within its deadline; see the conditions of the Deployment's status";
         Trouble::new("ProgressDeadlineExceeded", detail)
     });
-    (late, next)
+    (late.or(paused), next)
 }
 
 /// Pods that the API server does not take: quota, admission. The ReplicaSet's condition comes up here.

@@ -1,28 +1,33 @@
 //! Watching one kind: each object is read by itself, and who sees nothing says so.
 
 use std::fmt;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
 use kube::runtime::utils::Backoff;
-use kube::runtime::watcher::{Config, DefaultBackoff, Event, watcher};
+use kube::runtime::watcher::{Config, DefaultBackoff, Error, Event, watcher};
 use kube::{Client, Resource};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::item::Item;
 use super::{Scope, failpoint};
+use crate::limit::TooLarge;
 use crate::metrics::Metrics;
 
-/// Objects of one page of a list. A page is held in memory as a whole, twice, before its objects are read.
+/// Objects of one page of a list. A page is held in memory as a whole, twice, before its objects are read. Where it is
+/// too large for that, pages get smaller.
 const PAGE: u32 = 100;
+/// By so much.
+const SMALLER: u32 = 5;
 /// A kind that could not be seen for this long is not waited for any more.
 const PATIENCE: Duration = Duration::from_mins(5);
-/// Errors that lie further apart than this are not one failure.
+/// Errors of a watch that lie further apart than this are not one failure.
 const APART: Duration = Duration::from_mins(2);
+/// A watch that breaks after this time has worked: what is between may end connections on which nothing is sent.
+const WORKED: Duration = Duration::from_secs(20);
 
 /// A kind that cannot be seen.
 #[derive(Debug, thiserror::Error)]
@@ -64,16 +69,34 @@ where
     let kind = K::plural(&()).into_owned();
     let (api, namespace) = (scope.api(&client), scope.namespace());
     metrics.watch_begins(&kind, namespace);
-    let mut config = Config::default().page_size(PAGE);
-    config.label_selector = labels;
-    let mut events = pin!(watcher(api, config));
+    let mut page = PAGE;
+    let begin = |page: u32| {
+        let mut config = Config::default().page_size(page);
+        config.label_selector.clone_from(&labels);
+        watcher(api.clone(), config).boxed()
+    };
+    let mut events = begin(page);
     // Not kube's: to that a list that only begins is a success, so one that fails for ever is tried every second.
     let mut backoff = DefaultBackoff::default();
     let patience = failpoint::patience(PATIENCE);
     let mut sight = Sight::new(patience);
+    let mut asked = Instant::now();
     while let Some(event) = events.next().await {
+        let waited = asked.elapsed();
+        asked = Instant::now();
         let event = match event {
             Ok(event) => event,
+            Err(error) if page > 1 && is_too_large(&error) => {
+                page = (page / SMALLER).max(1);
+                tracing::info!("listing {kind}: {error}; going on with {page} objects a page");
+                events = begin(page);
+                continue;
+            }
+            Err(Error::WatchFailed(error)) if waited >= WORKED => {
+                tracing::debug!("the watch of {kind} ended, and is begun again: {error}");
+                sight.works();
+                continue;
+            }
             Err(error) => {
                 metrics.watch_failed(&kind, namespace);
                 tracing::warn!("watching {kind}: {error}; trying again");
@@ -86,6 +109,7 @@ where
                     };
                 }
                 sleep(backoff.next().unwrap_or(PATIENCE)).await;
+                asked = Instant::now();
                 continue;
             }
         };
@@ -96,6 +120,7 @@ where
             backoff.reset();
         }
         let is_over = matches!(event, Event::InitDone);
+        sight.is_listing = !is_seen;
         let (seen, item) = match &event {
             Event::Init => (Seen::ListBegins, None),
             Event::InitApply(item) => (Seen::Listed(item), Some(item)),
@@ -124,10 +149,24 @@ where
     }
 }
 
+/// Whether a page of a list was too large.
+fn is_too_large(error: &Error) -> bool {
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = cause {
+        if error.is::<TooLarge>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
 /// Whether a kind can be seen.
 #[derive(Debug)]
 struct Sight {
     patience: Duration,
+    /// Whether a list is under way. It has shown nothing until it is over, however long that takes.
+    is_listing: bool,
     /// The first and the last error of a failure that goes on.
     failing: Option<(Instant, Instant)>,
 }
@@ -136,6 +175,7 @@ impl Sight {
     fn new(patience: Duration) -> Self {
         Self {
             patience,
+            is_listing: false,
             failing: None,
         }
     }
@@ -148,7 +188,11 @@ impl Sight {
     fn failed(&mut self, now: Instant) -> bool {
         let first = match self.failing {
             // A watch that works may be quiet, so a long time between two errors counts as working.
-            Some((first, last)) if now.saturating_duration_since(last) < APART => first,
+            Some((first, last))
+                if self.is_listing || now.saturating_duration_since(last) < APART =>
+            {
+                first
+            }
             _ => now,
         };
         self.failing = Some((first, now));
@@ -171,7 +215,10 @@ impl<K> fmt::Debug for Seen<'_, K> {
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::core::v1::Pod;
-    use tower::BoxError;
+    use serde_json::json;
+    use tower::{BoxError, Layer};
+
+    use crate::limit::{self, Limit};
 
     use super::*;
 
@@ -217,6 +264,50 @@ mod tests {
         );
     }
 
+    /// Each pod is of 1 MiB, as any of a tenant's may be.
+    #[tokio::test(start_paused = true)]
+    async fn large_objects_are_listed_in_smaller_pages() {
+        let service = tower::service_fn(|request: http::Request<kube::client::Body>| async move {
+            let query = request.uri().query().unwrap_or_default();
+            let value = |name: &str| {
+                let mut parts = query.split('&');
+                parts.find_map(|part| part.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
+            };
+            let (limit, from): (usize, usize) =
+                (value("limit").unwrap_or(0), value("continue").unwrap_or(0));
+            let to = (from + limit).min(30);
+            let large = "x".repeat(1 << 20);
+            let items: Vec<_> = (from..to)
+                .map(|index| json!({"metadata": {"name": format!("p{index}"), "namespace": "n", "uid": index.to_string(),
+                    "resourceVersion": "1", "annotations": {"a": large}}}))
+                .collect();
+            let more = (to < 30).then(|| to.to_string());
+            let list =
+                json!({"metadata": {"resourceVersion": "5", "continue": more}, "items": items});
+            let body = kube::client::Body::from(list.to_string().into_bytes());
+            Ok::<_, BoxError>(http::Response::builder().status(200).body(body)?)
+        });
+        let limited = Limit(limit::REQUEST).layer(service);
+        let client = Client::new(limited, "n");
+        let metrics = Arc::new(Metrics::new(Arc::default()).unwrap());
+        let (listed, mut is_listed) = watch::channel(false);
+        let mut pods = Vec::new();
+        let see = |seen: Seen<'_, Pod>| {
+            match seen {
+                Seen::ListBegins => pods.clear(),
+                Seen::Listed(item) => pods.push(item.meta().name.clone().unwrap()),
+                _ => {}
+            }
+            Ok(())
+        };
+        tokio::select! {
+            blind = run(client, Scope::Cluster, None, metrics, listed, see) => panic!("{blind}"),
+            _ = is_listed.wait_for(|listed| *listed) => {}
+        }
+        let expected: Vec<_> = (0..30).map(|index| format!("p{index}")).collect();
+        assert_eq!(pods, expected);
+    }
+
     #[test]
     fn a_kind_is_given_up_after_five_minutes_of_errors_and_nothing_else() {
         let start = Instant::now();
@@ -236,5 +327,9 @@ mod tests {
             (0..10).all(|n| !sight.failed(at(n * 130))),
             "errors far apart"
         );
+        let mut sight = Sight::new(PATIENCE);
+        sight.is_listing = true;
+        assert!(!sight.failed(at(0)) && !sight.failed(at(130)));
+        assert!(sight.failed(at(390)), "no list has come to its end");
     }
 }

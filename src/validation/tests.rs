@@ -328,7 +328,7 @@ fn more_faults_than_anybody_reads_are_counted() {
     // Each is malformed, and all but the first are there twice.
     assert_eq!(
         last,
-        "spec: Forbidden: there are 199 more found, shown when these are mended"
+        "spec: Forbidden: there are 199 more faults, shown when these are mended"
     );
     assert_eq!(faults(&server, Some(&server)), [], "as it was");
 }

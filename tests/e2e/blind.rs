@@ -292,6 +292,14 @@ async fn what_changes_while_nobody_looks_is_found_in_the_list() -> Result<()> {
     all_ready(&space).await?;
 
     // In the gap: children are deleted, a spec changes, a server is deleted for good, another one comes.
+    let listed = || -> Result<f64> {
+        let all = scrape(operator.http)?;
+        let lists = all
+            .iter()
+            .filter(|(name, _)| name.starts_with("mcp_operator_watch_last_list"));
+        Ok(lists.map(|(_, at)| *at).fold(f64::INFINITY, f64::min))
+    };
+    let before = listed()?;
     operator.process.signal("STOP")?;
     let gone = DeleteParams::default();
     space.api::<Deployment>().delete("s1", &gone).await?;
@@ -316,6 +324,11 @@ async fn what_changes_while_nobody_looks_is_found_in_the_list() -> Result<()> {
         .create(&PostParams::default(), &stray)
         .await?;
     operator.process.signal("CONT")?;
+    eventually("every kind is listed again", SOON, || async {
+        let now = listed()?;
+        Ok((now > before).then_some(()))
+    })
+    .await?;
 
     space
         .until_object::<Deployment>("s1", "is there again", |_| true)

@@ -106,6 +106,11 @@ async fn two_hundred_servers_converge_and_then_cost_nothing() -> Result<()> {
     };
     let statuses = count(&|resource| resource == "mcpservers/status");
     let children = count(&|resource| !matches!(resource, "mcpservers/status" | "events"));
+    assert_eq!(
+        count(&|resource| resource == "events"),
+        SERVERS,
+        "{by_kind:#?}"
+    );
     assert_eq!(children, SERVERS * 3, "{by_kind:#?}");
     // Pending and Ready; and one between on a machine so busy that a pod takes longer than others wait for it.
     let most = if took < STUCK { 2 } else { 3 };

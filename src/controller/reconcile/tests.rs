@@ -16,6 +16,8 @@ use crate::metrics::Metrics;
 
 /// Instead of a status: the fence lets nothing through.
 const FENCED: u16 = 0;
+/// Instead of a status: nothing is answered.
+const SILENT: u16 = 1;
 
 type Answer = (u16, Value);
 
@@ -98,6 +100,9 @@ impl Scene {
                 let (code, mut answer) = script.answer(method, path, &body);
                 if code == FENCED {
                     return Err(BoxError::from(NotLeading));
+                }
+                if code == SILENT {
+                    std::future::pending::<()>().await;
                 }
                 if code >= 400 {
                     answer["kind"] = json!("Status");
@@ -220,6 +225,31 @@ async fn a_new_server_costs_its_children_and_a_status_and_then_nothing() {
     assert_eq!(scene.status().phase, Some(Phase::Pending));
     scene.pass().await;
     assert_eq!(scene.sent(), [""; 0], "an unchanged server costs nothing");
+}
+
+#[tokio::test]
+async fn a_large_server_is_read_by_its_pass() {
+    let env = json!([{"name": "A", "value": "x".repeat(100_000)}]);
+    let scene = Scene::new(&json!({"spec": {"env": env}}));
+    scene.pass().await;
+    let mut expected = CREATED[..1].to_vec();
+    expected.extend(&CREATED[2..]);
+    expected.insert(0, "GET mcpservers/a");
+    assert_eq!(scene.sent(), expected);
+    scene.pass().await;
+    assert_eq!(scene.sent(), ["GET mcpservers/a"]);
+    // A successor of the same name is not taken for it, nor one that has gone.
+    for (code, found) in [
+        (
+            200,
+            json!({"metadata": {"name": "a", "namespace": "n", "uid": "other"}, "spec": {"image": "y:1"}}),
+        ),
+        (404, json!({"reason": "NotFound"})),
+    ] {
+        scene.answers("GET mcpservers/a", code, found);
+        assert_eq!(scene.pass().await, Next::OnChange);
+        assert_eq!(scene.sent(), ["GET mcpservers/a"]);
+    }
 }
 
 #[tokio::test]
@@ -391,7 +421,9 @@ async fn a_repair_that_was_cut_off_is_finished_by_the_next_pass() {
     let mut replaced = wish.body.clone();
     json_patch::merge(
         &mut replaced,
-        &json!({"metadata": {"uid": "child", "resourceVersion": "600", "annotations": {labels::APPLIED_HASH: null}}}),
+        &json!({"metadata": {"uid": "child", "resourceVersion": "600", "annotations": {labels::APPLIED_HASH: null},
+            "managedFields": [{"manager": "mcp-operator", "operation": "Update", "apiVersion": "apps/v1",
+                "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {}}}]}}),
     );
     scene.answers("PUT deployments/a", 200, replaced.clone());
     scene.answers("PATCH deployments/a", 503, json!({"message": "away"}));
@@ -404,6 +436,11 @@ async fn a_repair_that_was_cut_off_is_finished_by_the_next_pass() {
     scene.context.forget(&scene.key);
     scene.pass().await;
     let applied = lock(&scene.script.objects)["deployments/a"].clone();
+    let owners = &applied["metadata"]["managedFields"];
+    assert_eq!(
+        owners[0]["operation"], "Apply",
+        "no second manager: {owners}"
+    );
     let hash = &applied["metadata"]["annotations"][labels::APPLIED_HASH];
     assert_eq!(*hash, json!(wish.hash.to_string()), "marked done");
     let sent = scene.sent();
@@ -592,6 +629,22 @@ async fn a_deletion_ends_at_its_limit_also_when_the_deployment_cannot_be_deleted
     assert!(scene.context.servers.get(&scene.key).is_none());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_deletion_ends_at_its_limit_also_when_nothing_is_answered() {
+    let scene = Scene::new(&json!({}));
+    scene.pass().await;
+    scene.shows(&json!({"metadata": {"deletionTimestamp": "2020-01-01T00:00:00Z"}}));
+    scene.sent();
+    scene.answers("PATCH mcpservers/a/status", SILENT, json!({}));
+    let begun = tokio::time::Instant::now();
+    scene.pass().await;
+    assert_eq!(
+        begun.elapsed().as_secs(),
+        30,
+        "not for the status, the mark and the deletion each"
+    );
+}
+
 #[tokio::test]
 async fn what_changed_while_the_status_was_written_gets_a_pass_at_once() {
     let scene = Scene::new(&json!({}));
@@ -647,6 +700,23 @@ async fn what_may_pass_soonest_says_when_to_try_again_and_all_faults_are_told() 
     assert_eq!(scene.pass().await, Next::In(Duration::from_secs(1)));
     assert_eq!(scene.status().phase, Some(Phase::Failed));
     assert!(scene.ready().contains("denied the request: no"));
+
+    // Each is told, also the one that does not say when to try again.
+    let scene = Scene::new(&json!({}));
+    let denied = json!({"message": "services is forbidden: User \"x\" cannot create"});
+    scene.answers("POST services", 403, denied);
+    scene.answers("POST deployments", 503, json!({"message": "away"}));
+    let error = pass(&scene.key, &scene.context).await.unwrap_err();
+    assert_eq!(error.class(), Class::Permanent);
+    assert_eq!(error.retry_after(1), Duration::from_secs(1));
+    failed(&scene.key, &error, &scene.context);
+    let told = |memory: &mut crate::controller::memory::Memory| memory.told_failures.clone();
+    let told = scene.context.memories.of(&scene.key, "u", told);
+    assert_eq!(
+        Vec::from_iter(told),
+        ["creating Service a Some(403)"],
+        "what may be over in a moment is not told yet"
+    );
 }
 
 #[tokio::test]

@@ -10,6 +10,9 @@ use crate::api::{
 };
 use crate::controller::key::Key;
 
+/// A larger spec, in bytes, is read when a pass needs it.
+const LARGE_SPEC: usize = 64 << 10;
+
 /// An MCPServer. Its spec and its status stay text, which takes a fifth of the memory, until a pass needs them.
 #[derive(Clone, Debug)]
 pub struct ServerView {
@@ -26,6 +29,7 @@ pub struct ServerView {
     /// The annotation that asks for a try without a change of the spec.
     reconcile_at: Option<Box<str>>,
     spec: Option<Box<RawValue>>,
+    is_spec_left_out: bool,
     status: Option<Box<RawValue>>,
 }
 
@@ -34,8 +38,19 @@ pub struct ServerView {
 pub struct Unreadable(pub FieldError);
 
 impl ServerView {
-    /// Reads an MCPServer. An error when its metadata is not an object's.
+    /// Reads an MCPServer, but for a spec that is large: a tenant who has many of these is not to fill the memory. An
+    /// error when its metadata is not an object's.
     pub fn read(text: &str) -> serde_json::Result<Self> {
+        let mut view = Self::with_whole_spec(text)?;
+        if view.spec_text().len() > LARGE_SPEC {
+            view.spec = None;
+            view.is_spec_left_out = true;
+        }
+        Ok(view)
+    }
+
+    /// Reads all of an MCPServer, for the time of a pass.
+    pub fn with_whole_spec(text: &str) -> serde_json::Result<Self> {
         let parts = Parts::of(text)?;
         let metadata = &parts.metadata;
         let annotations = metadata.annotations()?;
@@ -50,6 +65,7 @@ impl ServerView {
                 .get(labels::RECONCILE_AT)
                 .map(|at| at.as_str().into()),
             spec: parts.spec.map(ToOwned::to_owned),
+            is_spec_left_out: false,
             status: parts.status.map(ToOwned::to_owned),
         })
     }
@@ -109,9 +125,9 @@ impl ServerView {
         }
     }
 
-    /// The size of the spec as it is stored.
-    pub fn spec_bytes(&self) -> usize {
-        self.spec_text().len()
+    /// Whether the spec is too large to be held.
+    pub fn is_spec_left_out(&self) -> bool {
+        self.is_spec_left_out
     }
 
     fn spec_text(&self) -> &str {
@@ -184,12 +200,14 @@ impl View for ServerView {
     }
 
     fn same(&self, other: &Self) -> bool {
-        let text = |part: &Option<Box<RawValue>>| part.as_ref().map(|part| part.get().to_owned());
+        fn text(part: Option<&RawValue>) -> Option<&str> {
+            part.map(RawValue::get)
+        }
         self.wish_of() == other.wish_of()
             && self.deleting == other.deleting
             && self.finalizers == other.finalizers
-            && text(&self.spec) == text(&other.spec)
-            && text(&self.status) == text(&other.status)
+            && text(self.spec.as_deref()) == text(other.spec.as_deref())
+            && text(self.status.as_deref()) == text(other.status.as_deref())
     }
 }
 
@@ -271,6 +289,20 @@ mod tests {
             let after = read(&server(change));
             assert_eq!(before.same(&after), same, "{what}");
         }
+    }
+
+    #[test]
+    fn a_large_spec_is_not_held() {
+        let env =
+            |value: usize| json!({"spec": {"env": [{"name": "A", "value": "x".repeat(value)}]}});
+        let small = read(&server(env(1000)));
+        assert!(!small.is_spec_left_out() && small.object().is_ok());
+        let text = server(env(LARGE_SPEC)).to_string();
+        let large = ServerView::read(&text).unwrap();
+        assert!(large.is_spec_left_out() && large.spec.is_none());
+        assert_eq!(large.wish_of(), small.wish_of());
+        let whole = ServerView::with_whole_spec(&text).unwrap();
+        assert!(!whole.is_spec_left_out() && whole.object().is_ok());
     }
 
     #[test]
