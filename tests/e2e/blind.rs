@@ -1,6 +1,6 @@
 //! What one object, one request or one gap must not do: blind the operator to the others.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, bail, ensure};
 use cluster::eventually;
@@ -292,12 +292,10 @@ async fn what_changes_while_nobody_looks_is_found_in_the_list() -> Result<()> {
     all_ready(&space).await?;
 
     // In the gap: children are deleted, a spec changes, a server is deleted for good, another one comes.
-    let listed = || -> Result<f64> {
-        let all = scrape(operator.http)?;
-        let lists = all
-            .iter()
-            .filter(|(name, _)| name.starts_with("mcp_operator_watch_last_list"));
-        Ok(lists.map(|(_, at)| *at).fold(f64::INFINITY, f64::min))
+    let listed = || -> Result<BTreeMap<String, f64>> {
+        let all = scrape(operator.http)?.into_iter();
+        let is_list = |name: &str| name.starts_with("mcp_operator_watch_last_list");
+        Ok(all.filter(|(name, _)| is_list(name)).collect())
     };
     let before = listed()?;
     operator.process.signal("STOP")?;
@@ -326,7 +324,9 @@ async fn what_changes_while_nobody_looks_is_found_in_the_list() -> Result<()> {
     operator.process.signal("CONT")?;
     eventually("every kind is listed again", SOON, || async {
         let now = listed()?;
-        Ok((now > before).then_some(()))
+        let is_later = |(kind, at): (&String, &f64)| now.get(kind).is_some_and(|now| now > at);
+        ensure!(before.iter().all(is_later), "{before:?}, and now {now:?}");
+        Ok(Some(()))
     })
     .await?;
 

@@ -7,13 +7,14 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use http::Uri;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::conditions;
-use kube::{Client, ResourceExt};
-use serde_json::Value;
+use kube::{Client, Config, ResourceExt};
+use serde_json::{Value, json};
 
 use crate::audit::{self, AuditEntry};
 use crate::fake_kubelet::{self, FakeKubelet};
@@ -84,6 +85,8 @@ pub struct Cluster {
     tools: Tools,
     client: Client,
     authority: Authority,
+    /// Of etcd's clients.
+    etcd: Uri,
     /// How the API server is started once more.
     apiserver: Box<dyn Fn() -> std::process::Command + Send + Sync>,
 }
@@ -214,12 +217,13 @@ impl Cluster {
             tools,
             client,
             authority,
+            etcd: flags::etcd_url(ports).parse().context("etcd's URL")?,
             apiserver: Box::new(apiserver),
         })
     }
 
-    /// Kills the API server, starts it again at the same address, and returns when it is ready. What it knew of old
-    /// versions is gone: whoever watches has to list anew. Not for a real node.
+    /// Kills the API server, starts it again at the same address, and returns when it is ready. Old versions are gone,
+    /// from it and from etcd: whoever watches has to list again. Not for a real node.
     pub async fn restart_api_server(&mut self) -> Result<()> {
         ensure!(self.node.is_none(), "a real node's API server stays");
         let old = self.part(API_SERVER)?.clone();
@@ -228,6 +232,7 @@ impl Cluster {
             Ok(old.success().map(|_| ()))
         })
         .await?;
+        self.forget_history().await?;
         let log = self.folder.join(format!("{API_SERVER}-again.log"));
         let new = self
             .family
@@ -240,6 +245,24 @@ impl Cluster {
             ready(&client)
         })
         .await
+    }
+
+    /// Has etcd throw away all versions but the newest. An API server that is not warm yet asks etcd for old ones.
+    async fn forget_history(&self) -> Result<()> {
+        let mut config = Config::new(self.etcd.clone());
+        config.root_cert = Some(Vec::new());
+        let etcd = Client::try_from(config).context("a client for etcd")?;
+        let ask = async |path: &str, body: Value| {
+            let request = http::Request::post(path).body(body.to_string().into_bytes())?;
+            let answer = etcd.request::<Value>(request).await;
+            answer.with_context(|| format!("asking etcd for {path}"))
+        };
+        // Any key will do: each answer tells the revision.
+        let range = ask("/v3/kv/range", json!({"key": "AA=="})).await?;
+        let revision = &range["header"]["revision"];
+        let compaction = json!({"revision": revision, "physical": true});
+        ask("/v3/kv/compaction", compaction).await?;
+        Ok(())
     }
 
     /// A kubeconfig of a user who may do everything.

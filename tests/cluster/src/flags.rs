@@ -37,8 +37,13 @@ pub(crate) struct Ports {
     pub(crate) apiserver: u16,
 }
 
+/// Where etcd's clients find it.
+pub(crate) fn etcd_url(ports: Ports) -> String {
+    format!("http://127.0.0.1:{}", ports.etcd)
+}
+
 pub(crate) fn etcd(tools: &Tools, folder: &Path, ports: Ports) -> Command {
-    let url = format!("http://127.0.0.1:{}", ports.etcd);
+    let url = etcd_url(ports);
     let mut command = command(&tools.etcd, folder);
     command.args([
         "--name=test",
@@ -85,7 +90,7 @@ pub(crate) fn apiserver(
         ]),
     };
     command.args([
-        &format!("--etcd-servers=http://127.0.0.1:{}", ports.etcd),
+        &format!("--etcd-servers={}", etcd_url(ports)),
         &format!("--secure-port={}", ports.apiserver),
         // Off by default, and on in some distributions: whoever sets owners must be allowed to.
         "--enable-admission-plugins=OwnerReferencesPermissionEnforcement",
