@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use futures::future::{BoxFuture, FutureExt};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::{Value, json};
-use webhook::{Cause, Handler, Operation, Request, Verdict};
+use webhook::{Budget, Cause, Handler, Operation, Request, Verdict};
 
 use crate::api::{FieldError, FieldPath, MCPServer, decode, defaults};
 use crate::metrics::{self, Metrics};
-use crate::validation;
+use crate::validation::{self, budget};
 
 /// Path of the mutating webhook.
 pub const MUTATE_PATH: &str = "/mutate-mcp-example-com-v1alpha1-mcpserver";
@@ -47,6 +47,10 @@ impl Handler for Mutator {
         MUTATE_PATH
     }
 
+    fn budget(&self) -> Option<Budget> {
+        Some(budget::SPEC)
+    }
+
     fn review(&self, request: Request) -> BoxFuture<'_, Verdict> {
         async move {
             let start = Instant::now();
@@ -70,6 +74,10 @@ impl Handler for Mutator {
 impl Handler for Validator {
     fn path(&self) -> &str {
         VALIDATE_PATH
+    }
+
+    fn budget(&self) -> Option<Budget> {
+        Some(budget::SPEC)
     }
 
     fn review(&self, request: Request) -> BoxFuture<'_, Verdict> {
@@ -98,7 +106,7 @@ impl Handler for Validator {
 
 /// Applies the defaults to the object that was sent, and changes nothing else of it.
 pub fn mutate(request: &Request) -> Verdict {
-    if let Some(verdict) = not_ours(request) {
+    if let Some(verdict) = not_ours(request).or_else(|| over_budget(request)) {
         return verdict;
     }
     let object = &request.object;
@@ -112,7 +120,7 @@ pub fn mutate(request: &Request) -> Verdict {
     let before = server.spec.resources.clone().unwrap_or_default().requests;
     let old = old_server(request);
     defaults::default(&mut server, old.as_ref());
-    let mut mutated = object.clone();
+    let mut mutated = Value::clone(object);
     for (name, request) in server.spec.resources.unwrap_or_default().requests {
         if before.get(&name) != Some(&request) {
             ensure_object(&mut mutated["spec"], "resources");
@@ -139,13 +147,12 @@ fn ensure_object(parent: &mut Value, key: &str) {
 
 /// Checks the rules.
 pub fn validate(request: &Request) -> Verdict {
-    if let Some(verdict) = not_ours(request) {
+    if let Some(verdict) = not_ours(request).or_else(|| over_budget(request)) {
         return verdict;
     }
     let (object, old) = (&request.object, &request.old_object);
-    // An object that is being deleted is let through, and so is a change that leaves the spec alone.
-    let same_spec = request.operation == Operation::Update && object.get("spec") == old.get("spec");
-    if is_being_deleted(object) || same_spec {
+    // A change that leaves the spec alone is let through: the finalizers of what is being deleted, for example.
+    if request.operation == Operation::Update && object.get("spec") == old.get("spec") {
         return allow();
     }
     let server = match read(request) {
@@ -159,6 +166,19 @@ pub fn validate(request: &Request) -> Verdict {
     } else {
         refuse(&faults, warnings)
     }
+}
+
+/// The verdict on an object whose spec is too large to be looked at, if it is.
+fn over_budget(request: &Request) -> Option<Verdict> {
+    let over = request.over_budget.as_ref()?;
+    // It was stored while no webhook ran, and this request is not about it.
+    if request.operation == Operation::Update && over.is_stored {
+        return Some(allow());
+    }
+    Some(Verdict::Invalid {
+        causes: vec![over.cause.clone()],
+        warnings: Vec::new(),
+    })
 }
 
 fn is_being_deleted(object: &Value) -> bool {

@@ -43,10 +43,10 @@ pub fn webhooks(reach: &Reach, name: &str) -> anyhow::Result<String> {
             "failurePolicy": "Fail",
             "matchPolicy": "Equivalent",
             "timeoutSeconds": TIMEOUT,
-            // Objects that are being deleted are let through, even while no operator answers.
+            // Objects that are being deleted are let through, even while no operator answers, if their spec stays.
             "matchConditions": [{
-                "name": "not-being-deleted",
-                "expression": "!has(object.metadata.deletionTimestamp)",
+                "name": "not-being-deleted-or-spec-changes",
+                "expression": "!has(object.metadata.deletionTimestamp) || object.?spec != oldObject.?spec",
             }],
             "rules": [{
                 "apiGroups": [MCPServer::group(&())],

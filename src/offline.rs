@@ -8,7 +8,7 @@ use kube::Resource;
 use serde_json::Value;
 
 use crate::api::{FieldError, FieldPath, MCPServer, decode, defaults};
-use crate::validation;
+use crate::validation::{self, budget};
 
 /// Checks files, or standard input when there are none or for `-`.
 ///
@@ -102,6 +102,9 @@ fn check_document(document: &Value) -> (Vec<FieldError>, Vec<String>) {
             )],
             Vec::new(),
         );
+    }
+    if let Some(fault) = budget::of_spec(&document["spec"].to_string()) {
+        return (vec![fault], Vec::new());
     }
     // The type has no field for these two; both have been checked already.
     let mut fields = document.clone();

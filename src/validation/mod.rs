@@ -1,5 +1,6 @@
 //! The rules, for the webhook, the reconciler and `validate` alike. One pass finds every fault of an object.
 
+pub mod budget;
 mod container;
 #[cfg(test)]
 mod properties;

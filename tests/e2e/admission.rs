@@ -410,6 +410,78 @@ async fn all_faults_come_in_one_answer() {
     );
 }
 
+/// What a spec may hold, whatever is in it: counted before it is looked at.
+#[tokio::test]
+async fn a_spec_beyond_its_budget_is_refused() {
+    let space = Space::new("budget").await;
+    let deep = (0..62).fold(json!({}), |inner, _| json!({"a": inner}));
+    let annotations =
+        |deep: &Value| json!({"podTemplate": {"metadata": {"annotations": {"a": deep}}}});
+    let table = [
+        (
+            "values",
+            json!({"args": vec!["x"; 20_000]}),
+            "Too many: 20002: must have at most 20000 JSON values",
+        ),
+        (
+            "levels",
+            annotations(&deep),
+            "its lists and maps are nested 67 levels deep, must be at most 64",
+        ),
+        (
+            "both",
+            json!({"args": vec!["x"; 300_000], "env": deep}),
+            "must have at most 20000 JSON values",
+        ),
+    ];
+    for (name, mut spec, expected) in table {
+        spec["image"] = json!("x:1");
+        let refused = refusal(space.create(name, spec).await);
+        assert_eq!(refused.code, 422, "{name}: {refused:?}");
+        let details = refused.details.unwrap();
+        let causes: Vec<_> = details
+            .causes
+            .iter()
+            .map(|cause| (&*cause.field, cause.message.contains(expected)))
+            .collect();
+        assert_eq!(causes, [("spec", true)], "{name}: {:?}", details.causes);
+    }
+    let spec = json!({"image": "x:1", "args": vec!["x"; 19_990]});
+    space.create("many", spec).await.unwrap();
+}
+
+/// Metadata and finalizers are free, so that it can go; its spec is not, as the controller reads it.
+#[tokio::test]
+async fn the_spec_of_what_is_being_deleted_is_judged_too() {
+    let space = Space::new("dying").await;
+    let object = json!({"metadata": {"name": "a", "finalizers": ["example.com/keep"]}, "spec": {"image": "x:1"}});
+    space.create_object(object).await.unwrap();
+    space
+        .servers()
+        .delete("a", &Default::default())
+        .await
+        .unwrap();
+    let deep = (0..220).fold(json!({}), |inner, _| json!({"a": inner}));
+    for (change, expected) in [
+        (
+            json!({"podTemplate": {"metadata": {"annotations": deep}}}),
+            "levels deep",
+        ),
+        (json!({"port": 0}), "spec.port"),
+    ] {
+        let refused = refusal(space.patch("a", json!({"spec": change})).await);
+        assert!(
+            refused.code == 422 && refused.message.contains(expected),
+            "{refused:?}"
+        );
+    }
+    let label = json!({"metadata": {"labels": {"a": "b"}}});
+    space.patch("a", label).await.unwrap();
+    let free = json!({"metadata": {"finalizers": null}});
+    space.patch("a", free).await.unwrap();
+    space.until_gone::<mcp_operator::api::MCPServer>("a").await;
+}
+
 #[tokio::test]
 async fn every_field_of_a_wrong_type_is_named() {
     let space = Space::new("wrong-types").await;

@@ -56,7 +56,7 @@ async fn an_unreadable_server_blinds_nobody_is_named_and_can_go() -> Result<()> 
         }
     }
 
-    let says = "spec: Invalid value: \"object\": it is nested deeper than 127 levels";
+    let says = "spec: Invalid value: \"object\": its lists and maps are nested 224 levels deep, must be at most 64";
     let (_, status, _) = space
         .kubectl(&["get", "mcps", "deep", "-o", "jsonpath={.status}"], "")
         .await;

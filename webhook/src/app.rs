@@ -5,8 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::Semaphore;
 
+use crate::body::Memory;
 use crate::limits::Limits;
 use crate::review::Handler;
+
+/// Large reviews at once.
+const LARGE_AT_ONCE: usize = 2;
 
 /// Says why the server is not ready.
 pub(crate) type Ready = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
@@ -18,8 +22,11 @@ pub(crate) struct App {
     pub in_flight: Arc<AtomicUsize>,
     /// One permit per review.
     pub reviews: Arc<Semaphore>,
-    /// One permit per byte.
-    pub memory: Arc<Semaphore>,
+    /// One permit per large review: it is decoded beside the threads that serve, and what it takes in memory is bounded
+    /// by their number.
+    pub large_reviews: Arc<Semaphore>,
+    /// For the bodies.
+    pub memory: Memory,
     ready: Ready,
     leaving: AtomicBool,
 }
@@ -40,7 +47,8 @@ impl App {
         Self {
             in_flight: Arc::default(),
             reviews: permits(limits.concurrent),
-            memory: permits(limits.memory.max(limits.body)),
+            large_reviews: permits(LARGE_AT_ONCE),
+            memory: Memory::new(limits.memory, limits.body),
             ready,
             leaving: AtomicBool::new(false),
             limits,

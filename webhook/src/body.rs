@@ -9,27 +9,66 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::refusal::Refusal;
 
-/// Reads a body of at most `limit` bytes until `deadline`. `memory` has one permit per byte; the permits of the body
-/// are returned with it.
+/// Memory for the bodies that are being read or judged, shared by all.
+pub(crate) struct Memory {
+    /// One permit per byte.
+    bytes: Arc<Semaphore>,
+    /// Room for one whole body. Bodies that grow side by side may fill the memory without any of them ever being
+    /// complete; one of them then goes on in here.
+    reserve: Arc<Semaphore>,
+}
+
+/// What one body takes of it, until it is dropped.
+#[derive(Default)]
+pub(crate) struct Share {
+    bytes: Option<OwnedSemaphorePermit>,
+    reserve: Option<OwnedSemaphorePermit>,
+}
+
+impl Memory {
+    /// Memory of this many bytes, for bodies of at most `body` bytes.
+    pub(crate) fn new(bytes: usize, body: usize) -> Self {
+        let shared = bytes.saturating_sub(body).min(Semaphore::MAX_PERMITS);
+        Self {
+            bytes: Arc::new(Semaphore::new(shared)),
+            reserve: Arc::new(Semaphore::new(1)),
+        }
+    }
+
+    /// Takes room for that many bytes more. False when there was none until the deadline.
+    async fn grow(&self, share: &mut Share, by: usize, deadline: Instant) -> bool {
+        if share.reserve.is_some() {
+            return true;
+        }
+        let by = u32::try_from(by).unwrap_or(u32::MAX);
+        let either = async {
+            tokio::select! {
+                biased;
+                Ok(more) = self.bytes.clone().acquire_many_owned(by) => match &mut share.bytes {
+                    Some(bytes) => bytes.merge(more),
+                    none => *none = Some(more),
+                },
+                Ok(reserve) = self.reserve.clone().acquire_owned() => share.reserve = Some(reserve),
+                // Neither is ever closed.
+                else => {}
+            }
+        };
+        timeout_at(deadline, either).await.is_ok()
+    }
+}
+
+/// Reads a body of at most `limit` bytes until `deadline`. Memory is taken as bytes come: what is only announced keeps
+/// nobody waiting.
 pub(crate) async fn read(
     body: &mut Body,
     limit: usize,
-    memory: &Arc<Semaphore>,
+    memory: &Memory,
     deadline: Instant,
-) -> Result<(Vec<u8>, OwnedSemaphorePermit), Refusal> {
-    let hint = body.size_hint();
-    if hint.lower() > limit as u64 {
+) -> Result<(Vec<u8>, Share), Refusal> {
+    if body.size_hint().lower() > limit as u64 {
         return Err(Refusal::too_large(limit));
     }
-    // Take all permits before the first byte: bodies that grow side by side could fill the memory without any of them
-    // ever being complete.
-    let most = hint.exact().unwrap_or(limit as u64);
-    let most = u32::try_from(most).unwrap_or(u32::MAX);
-    let share = timeout_at(deadline, memory.clone().acquire_many_owned(most)).await;
-    let Ok(Ok(share)) = share else {
-        return Err(Refusal::too_busy());
-    };
-    let mut bytes = Vec::new();
+    let (mut bytes, mut share) = (Vec::new(), Share::default());
     loop {
         let frame = match timeout_at(deadline, body.frame()).await {
             Ok(None) => return Ok((bytes, share)),
@@ -47,6 +86,14 @@ pub(crate) async fn read(
         };
         if data.len() > limit - bytes.len() {
             return Err(Refusal::too_large(limit));
+        }
+        if !memory.grow(&mut share, data.len(), deadline).await {
+            return Err(Refusal::too_busy());
+        }
+        // As large as it will be, without the copies of one that grows.
+        if bytes.is_empty() {
+            let known = body.size_hint().exact().unwrap_or(0).min(limit as u64);
+            bytes.reserve_exact(data.len() + usize::try_from(known).unwrap_or(0));
         }
         bytes.extend_from_slice(&data);
     }

@@ -1,11 +1,19 @@
 //! From the body of a POST to a [`Request`], keeping the uid of whatever cannot be understood.
 
+use std::fmt::Display;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use crate::budget::{self, Budget};
 use crate::refusal::Refusal;
 use crate::review::{API_VERSION, GroupVersionKind, GroupVersionResource, Operation, Request};
 
 const GROUP_PREFIX: &str = "admission.k8s.io/";
+const NO_UID: &str = "the request's body is no AdmissionReview: request.uid must be a string and not empty, because the \
+                      answer repeats it";
 
 /// Why a body could not be decoded.
 #[derive(Debug, PartialEq)]
@@ -21,26 +29,70 @@ pub(crate) enum Undecodable {
     },
 }
 
-/// Decodes a body. Generically first, so that the uid is known even when the object is bad.
-pub(crate) fn decode(body: &[u8]) -> Result<Request, Undecodable> {
+/// The text of a part of a request that is no object, such as its kind, is at most this long, in bytes.
+const SMALL: usize = 64 << 10;
+
+/// A review whose parts are text yet: nothing is built in memory before its size is known.
+#[derive(Deserialize)]
+struct Review<'a> {
+    #[serde(borrow)]
+    kind: Option<&'a RawValue>,
+    #[serde(borrow, rename = "apiVersion")]
+    api_version: Option<&'a RawValue>,
+    #[serde(borrow)]
+    request: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Parts<'a> {
+    #[serde(borrow)]
+    uid: Option<&'a RawValue>,
+    #[serde(borrow)]
+    kind: Option<&'a RawValue>,
+    #[serde(borrow)]
+    resource: Option<&'a RawValue>,
+    #[serde(borrow)]
+    sub_resource: Option<&'a RawValue>,
+    #[serde(borrow)]
+    name: Option<&'a RawValue>,
+    #[serde(borrow)]
+    namespace: Option<&'a RawValue>,
+    #[serde(borrow)]
+    operation: Option<&'a RawValue>,
+    #[serde(borrow)]
+    user_info: Option<&'a RawValue>,
+    #[serde(borrow)]
+    object: Option<&'a RawValue>,
+    #[serde(borrow)]
+    old_object: Option<&'a RawValue>,
+    #[serde(borrow)]
+    dry_run: Option<&'a RawValue>,
+}
+
+/// Decodes a body. The uid comes first, so that it is known even when all else is bad. Of an object that is beyond the
+/// budget only a part is built, see [`OverBudget`](crate::OverBudget).
+pub(crate) fn decode(body: &[u8], budget: Option<&Budget>) -> Result<Request, Undecodable> {
     let anonymous = |message| Undecodable::Anonymous(Refusal::bad_request(message));
-    let mut review: Value = serde_json::from_slice(body)
-        .map_err(|error| anonymous(format!("the request's body is not JSON: {error}")))?;
-    let uid = match review.pointer("/request/uid") {
-        Some(Value::String(uid)) if !uid.is_empty() => uid.clone(),
-        _ => {
-            return Err(anonymous(
-                "the request's body is no AdmissionReview: request.uid must be a string and not \
-                 empty, because the answer repeats it"
-                    .to_owned(),
-            ));
-        }
+    let not_json =
+        |error: &dyn Display| anonymous(format!("the request's body is not JSON: {error}"));
+    let text = str::from_utf8(body).map_err(|error| not_json(&error))?;
+    let whole: &RawValue = serde_json::from_str(text).map_err(|error| not_json(&error))?;
+    let review: Option<Review<'_>> = object(whole).map_err(|error| not_json(&error))?;
+    let request = review.as_ref().and_then(|review| review.request);
+    let parts: Option<Parts<'_>> = match request {
+        Some(request) => object(request).map_err(|error| not_json(&error))?,
+        None => None,
     };
-    let asked = review
-        .get("apiVersion")
-        .and_then(Value::as_str)
-        .map(str::to_owned);
-    read(&mut review, asked.as_deref(), &uid).map_err(|message| Undecodable::Review {
+    let (Some(review), Some(parts)) = (review, parts) else {
+        return Err(anonymous(NO_UID.to_owned()));
+    };
+    let Some(uid) = parts.uid.and_then(string).filter(|uid| !uid.is_empty()) else {
+        return Err(anonymous(NO_UID.to_owned()));
+    };
+    let asked = review.api_version.and_then(string);
+    let is_review = review.kind.and_then(string).as_deref() == Some("AdmissionReview");
+    read(&parts, is_review, asked.as_deref(), &uid, budget).map_err(|message| Undecodable::Review {
         api_version: asked
             .filter(|version| version.starts_with(GROUP_PREFIX))
             .unwrap_or_else(|| API_VERSION.to_owned()),
@@ -49,9 +101,28 @@ pub(crate) fn decode(body: &[u8]) -> Result<Request, Undecodable> {
     })
 }
 
+/// The fields of a JSON object; nothing when it is none. A list would do for a struct, too.
+fn object<'a, T: Deserialize<'a>>(text: &'a RawValue) -> serde_json::Result<Option<T>> {
+    if text.get().starts_with('{') {
+        serde_json::from_str(text.get()).map(Some)
+    } else {
+        Ok(None)
+    }
+}
+
+fn string(text: &RawValue) -> Option<String> {
+    serde_json::from_str(text.get()).ok()
+}
+
 /// Reads the request. The error names the wrong field but never its value, because errors are logged.
-fn read(review: &mut Value, api_version: Option<&str>, uid: &str) -> Result<Request, String> {
-    if review.get("kind").and_then(Value::as_str) != Some("AdmissionReview") {
+fn read(
+    parts: &Parts<'_>,
+    is_review: bool,
+    api_version: Option<&str>,
+    uid: &str,
+    budget: Option<&Budget>,
+) -> Result<Request, String> {
+    if !is_review {
         return Err("kind must be AdmissionReview".to_owned());
     }
     if api_version != Some(API_VERSION) {
@@ -60,14 +131,10 @@ fn read(review: &mut Value, api_version: Option<&str>, uid: &str) -> Result<Requ
              admissionReviewVersions of the webhook configuration to [\"v1\"]"
         ));
     }
-    let Some(request) = review.get_mut("request").and_then(Value::as_object_mut) else {
-        return Err("request must be an object".to_owned());
-    };
-    let object = take_object(request, "object")?;
-    let old_object = take_object(request, "oldObject")?;
+    let small = small_parts(parts)?;
     let fields = Fields {
         path: "request",
-        map: request,
+        map: &small,
     };
     let user = match fields.object("userInfo", "request.userInfo")? {
         Some(user) => user.string("username")?.unwrap_or_default(),
@@ -85,6 +152,12 @@ fn read(review: &mut Value, api_version: Option<&str>, uid: &str) -> Result<Requ
         version: resource.required_string("version")?,
         resource: resource.required_string("resource")?,
     };
+    let operation = operation(&fields.required_string("operation")?)?;
+    let objects = budget::objects(
+        an_object("object", parts.object)?,
+        an_object("oldObject", parts.old_object)?,
+        budget,
+    )?;
     Ok(Request {
         uid: uid.to_owned(),
         kind,
@@ -94,12 +167,50 @@ fn read(review: &mut Value, api_version: Option<&str>, uid: &str) -> Result<Requ
             .filter(|text| !text.is_empty()),
         name: fields.string("name")?.unwrap_or_default(),
         namespace: fields.string("namespace")?.filter(|text| !text.is_empty()),
-        operation: operation(&fields.required_string("operation")?)?,
-        object,
-        old_object,
+        operation,
+        object: Arc::new(objects.object),
+        old_object: Arc::new(objects.old_object),
+        over_budget: objects.over_budget,
         dry_run: fields.boolean("dryRun")?,
         user,
     })
+}
+
+/// All parts of a request but the objects.
+fn small_parts(parts: &Parts<'_>) -> Result<Map<String, Value>, String> {
+    let all = [
+        ("kind", parts.kind),
+        ("resource", parts.resource),
+        ("subResource", parts.sub_resource),
+        ("name", parts.name),
+        ("namespace", parts.namespace),
+        ("operation", parts.operation),
+        ("userInfo", parts.user_info),
+        ("dryRun", parts.dry_run),
+    ];
+    let mut small = Map::new();
+    for (key, text) in all {
+        let Some(text) = text else { continue };
+        let length = text.get().len();
+        if length > SMALL {
+            return Err(format!(
+                "request.{key} must not be longer than {SMALL} bytes ({length})"
+            ));
+        }
+        let value = serde_json::from_str(text.get());
+        let value = value.map_err(|error| format!("request.{key} cannot be read: {error}"))?;
+        small.insert(key.to_owned(), value);
+    }
+    Ok(small)
+}
+
+fn an_object<'a>(key: &str, text: Option<&'a RawValue>) -> Result<Option<&'a RawValue>, String> {
+    match text {
+        Some(text) if !text.get().starts_with('{') => {
+            Err(format!("request.{key} must be an object"))
+        }
+        text => Ok(text),
+    }
 }
 
 fn operation(text: &str) -> Result<Operation, String> {
@@ -109,15 +220,6 @@ fn operation(text: &str) -> Result<Operation, String> {
         "DELETE" => Ok(Operation::Delete),
         "CONNECT" => Ok(Operation::Connect),
         _ => Err("request.operation must be CREATE, UPDATE, DELETE or CONNECT".to_owned()),
-    }
-}
-
-/// Moves an object out rather than copying it: the two objects make up nearly the whole body.
-fn take_object(request: &mut Map<String, Value>, key: &str) -> Result<Value, String> {
-    match request.remove(key) {
-        None | Some(Value::Null) => Ok(Value::Null),
-        Some(object @ Value::Object(_)) => Ok(object),
-        Some(_) => Err(format!("request.{key} must be an object")),
     }
 }
 

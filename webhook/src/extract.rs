@@ -5,16 +5,20 @@
 //! `ConcurrencyLimit`: it would count a request from its headers on, so a body that trickles in would hold a place, and
 //! its wait has no end.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_TYPE, EXPECT};
 use axum::response::{IntoResponse, Response};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 
 use crate::app::{App, Hook};
-use crate::body;
+use crate::body::{self, Share};
+use crate::budget::Budget;
 use crate::decode::{Undecodable, decode};
 use crate::refusal::{Refusal, json};
 use crate::respond;
@@ -27,8 +31,18 @@ pub(crate) struct Review {
     /// When the answer is due.
     pub deadline: Instant,
     /// Its turn, and its share of the memory, until it is answered.
-    pub held: [OwnedSemaphorePermit; 2],
+    pub held: Held,
 }
+
+/// What a review holds until it is answered.
+pub(crate) struct Held {
+    _review: OwnedSemaphorePermit,
+    _large: Option<OwnedSemaphorePermit>,
+    _share: Share,
+}
+
+/// A larger body, in bytes, is decoded on a thread of its own.
+const LARGE: usize = 64 << 10;
 
 impl FromRequest<Hook> for Review {
     type Rejection = Response;
@@ -37,7 +51,7 @@ impl FromRequest<Hook> for Review {
         let deadline = Instant::now() + hook.app.limits.request_time;
         let (head, mut body) = request.into_parts();
         let taken = if is_json(&head.headers) {
-            take(&hook.app, &mut body, deadline).await
+            take(&hook.app, &mut body, hook.handler.budget(), deadline).await
         } else {
             Err(Undecodable::Anonymous(Refusal::unsupported_media_type()))
         };
@@ -61,19 +75,41 @@ impl FromRequest<Hook> for Review {
     }
 }
 
-async fn take(app: &App, body: &mut Body, deadline: Instant) -> Result<Review, Undecodable> {
+async fn take(
+    app: &App,
+    body: &mut Body,
+    budget: Option<Budget>,
+    deadline: Instant,
+) -> Result<Review, Undecodable> {
     let read = body::read(body, app.limits.body, &app.memory, deadline).await;
     let (bytes, share) = read.map_err(Undecodable::Anonymous)?;
     // The turn comes before decoding, which takes several times the memory of the body.
-    let turn = timeout_at(deadline, app.reviews.clone().acquire_owned()).await;
-    let Ok(Ok(turn)) = turn else {
-        return Err(Undecodable::Anonymous(Refusal::too_busy()));
+    let review = turn(&app.reviews, deadline).await?;
+    let (request, large) = if bytes.len() > LARGE {
+        let large = turn(&app.large_reviews, deadline).await?;
+        let decoded = spawn_blocking(move || decode(&bytes, budget.as_ref())).await;
+        let decoded = decoded.map_err(|_| Undecodable::Anonymous(Refusal::panicked()))?;
+        (decoded?, Some(large))
+    } else {
+        (decode(&bytes, budget.as_ref())?, None)
     };
     Ok(Review {
-        request: decode(&bytes)?,
+        request,
         deadline,
-        held: [turn, share],
+        held: Held {
+            _review: review,
+            _large: large,
+            _share: share,
+        },
     })
+}
+
+/// Waits for one of these, but not beyond the deadline.
+async fn turn(of: &Arc<Semaphore>, deadline: Instant) -> Result<OwnedSemaphorePermit, Undecodable> {
+    match timeout_at(deadline, of.clone().acquire_owned()).await {
+        Ok(Ok(turn)) => Ok(turn),
+        _ => Err(Undecodable::Anonymous(Refusal::too_busy())),
+    }
 }
 
 /// Refuses a request that nobody has read.

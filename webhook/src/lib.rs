@@ -9,6 +9,7 @@
 
 mod app;
 mod body;
+mod budget;
 mod connection;
 mod decode;
 mod extract;
@@ -23,6 +24,7 @@ mod server;
 mod status;
 mod tls;
 
+pub use budget::{Beyond, Budget, OverBudget};
 pub use limits::Limits;
 pub use review::{
     Cause, GroupVersionKind, GroupVersionResource, Handler, Operation, Request, Verdict,

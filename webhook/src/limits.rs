@@ -7,8 +7,8 @@ use std::time::Duration;
 pub struct Limits {
     /// Largest request body. An UPDATE carries the object twice, and etcd takes 1.5 MiB of it.
     pub body: usize,
-    /// Bytes of all request bodies together, by their declared lengths (a body without one counts as the largest). A
-    /// request that finds no room waits within `request_time`. Never less than `body`.
+    /// Bytes of all request bodies together, as they come. A request that finds no room waits within `request_time`.
+    /// Room for one body (`body`) of it is kept back, so that one of them always gets on.
     pub memory: usize,
     /// From the end of the handshake to the end of the first request's headers; then, in HTTP/1,
     /// from the first byte of each later request to the end of its headers.
@@ -38,7 +38,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             body: 8 << 20,
-            memory: 128 << 20,
+            memory: 24 << 20,
             header_time: Duration::from_secs(10),
             handshake_time: Duration::from_secs(10),
             request_time: Duration::from_secs(10),

@@ -1,6 +1,7 @@
 //! From a [`Verdict`] to the `AdmissionReview` that carries it.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -17,7 +18,7 @@ pub(crate) struct Asked {
     /// The object's name, or its `generateName` while the API server has not generated one.
     pub name: String,
     kind: GroupVersionKind,
-    object: Value,
+    object: Arc<Value>,
 }
 
 impl Asked {
@@ -54,7 +55,7 @@ impl Asked {
         match verdict {
             Verdict::Allow { warnings } => allow(&mut response, &warnings),
             Verdict::Mutate { object, .. }
-                if *object != self.object && !self.patchable(&object) =>
+                if *object != *self.object && !self.patchable(&object) =>
             {
                 // A bug in the handler: one of the two is not an object, so there is no patch between them.
                 let message = "the handler's mutation is not from one object to another";

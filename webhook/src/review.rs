@@ -1,7 +1,11 @@
 //! What a handler is asked and what it may answer.
 
+use std::sync::Arc;
+
 use futures::future::BoxFuture;
 use serde_json::Value;
+
+use crate::budget::{Budget, OverBudget};
 
 /// The one version of `AdmissionReview` that is spoken.
 pub(crate) const API_VERSION: &str = "admission.k8s.io/v1";
@@ -24,9 +28,11 @@ pub struct Request {
     /// What is being done.
     pub operation: Operation,
     /// The object as it would be stored: a JSON object, or `Null` when absent (Delete).
-    pub object: Value,
+    pub object: Arc<Value>,
     /// The object as it is stored: a JSON object, or `Null` when absent (Create, Connect).
-    pub old_object: Value,
+    pub old_object: Arc<Value>,
+    /// Set when `object` is beyond [`Handler::budget`]; what is, is left out of it. Of `old_object` it is left out, too.
+    pub over_budget: Option<OverBudget>,
     /// Nothing will be stored, whatever the verdict.
     pub dry_run: bool,
     /// `userInfo.username` of the requester; empty when the API server names nobody.
@@ -123,6 +129,11 @@ pub enum Verdict {
 pub trait Handler: Send + Sync + 'static {
     /// The URL path, such as `/validate-mcp-example-com-v1alpha1-mcpserver`.
     fn path(&self) -> &str;
+
+    /// What the handler is ready to look at of an object. Without one, objects are built in memory as they come.
+    fn budget(&self) -> Option<Budget> {
+        None
+    }
 
     /// Judges one request. Called many times at once.
     fn review(&self, request: Request) -> BoxFuture<'_, Verdict>;

@@ -16,10 +16,10 @@ clientConfig:
     name: {{ include "mcp-operator.webhookService" $root | quote }}
     path: {{ .path }}
 failurePolicy: {{ $root.Values.webhook.failurePolicy }}
-# What is on its way out is not held up, even while no operator answers.
+# What is on its way out is not held up, even while no operator answers; but its spec is judged when it changes.
 matchConditions:
-  - name: not-being-deleted
-    expression: "!has(object.metadata.deletionTimestamp)"
+  - name: not-being-deleted-or-spec-changes
+    expression: "!has(object.metadata.deletionTimestamp) || object.?spec != oldObject.?spec"
 matchPolicy: Equivalent
 {{- with include "mcp-operator.namespaceSelector" $root | fromYaml }}
 namespaceSelector:

@@ -555,7 +555,7 @@ async fn a_server_that_cannot_be_read_is_told_and_can_go() {
     let scene = Scene::new(&json!({"spec": spec}));
     assert_eq!(scene.pass().await, Next::In(Duration::from_mins(5)));
     assert_eq!(scene.sent(), ["PATCH mcpservers/a/status"]);
-    let told = "ConfigurationInvalid: spec: Invalid value: \"object\": it is nested deeper than 127 levels";
+    let told = "ConfigurationInvalid: spec: Invalid value: \"object\": its lists and maps are nested 128 levels deep, must be at most 64";
     assert_eq!(scene.ready(), told);
     scene.shows(&json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}, "spec": spec}));
     scene.pass().await;

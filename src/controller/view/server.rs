@@ -9,6 +9,7 @@ use crate::api::{
     FieldError, FieldPath, MCPServer, MCPServerSpec, MCPServerStatus, decode, labels,
 };
 use crate::controller::key::Key;
+use crate::validation::budget;
 
 /// A larger spec, in bytes, is read when a pass needs it.
 const LARGE_SPEC: usize = 64 << 10;
@@ -112,6 +113,10 @@ impl ServerView {
     /// The object, without its status. An error that names the field when the spec cannot be read.
     pub fn object(&self) -> Result<MCPServer, Unreadable> {
         let text = self.spec_text();
+        // Before it is built: it may have been stored while no webhook ran.
+        if let Some(fault) = budget::of_spec(text) {
+            return Err(Unreadable(fault));
+        }
         // The fast way has no words for what is wrong.
         let spec = serde_json::from_str::<MCPServerSpec>(text).or_else(|_| explained(text))?;
         Ok(self.with(spec))
@@ -179,14 +184,8 @@ fn rough(text: &str) -> MCPServerSpec {
 }
 
 fn explained(text: &str) -> Result<MCPServerSpec, Unreadable> {
-    let value: Value = serde_json::from_str(text).map_err(|error| {
-        let detail = if error.to_string().contains("recursion limit") {
-            "it is nested deeper than 127 levels".to_owned()
-        } else {
-            error.to_string()
-        };
-        Unreadable(FieldError::invalid(FieldPath::SPEC, "object", detail))
-    })?;
+    let unreadable = |error| Unreadable(FieldError::invalid(FieldPath::SPEC, "object", error));
+    let value: Value = serde_json::from_str(text).map_err(unreadable)?;
     decode::lenient(&value, &FieldPath::SPEC).map_err(Unreadable)
 }
 
@@ -317,7 +316,7 @@ mod tests {
         let told = view.object().unwrap_err().0.to_string();
         assert_eq!(
             told,
-            "spec: Invalid value: \"object\": it is nested deeper than 127 levels"
+            "spec: Invalid value: \"object\": its lists and maps are nested 222 levels deep, must be at most 64"
         );
         let (rough, _) = view.readable();
         assert_eq!((rough.spec.replicas, rough.spec.port), (1, 8080));

@@ -4,6 +4,10 @@ use serde_json::{Value, json};
 
 use super::*;
 
+fn decode(body: &[u8]) -> Result<Request, Undecodable> {
+    super::decode(body, None)
+}
+
 fn review() -> Value {
     json!({
         "kind": "AdmissionReview",
@@ -61,8 +65,9 @@ fn a_whole_review_is_decoded() {
             name: "one".into(),
             namespace: Some("default".into()),
             operation: Operation::Update,
-            object: json!({ "spec": 1 }),
-            old_object: json!({ "spec": 2 }),
+            object: json!({ "spec": 1 }).into(),
+            old_object: json!({ "spec": 2 }).into(),
+            over_budget: None,
             dry_run: true,
             user: "me".into(),
         }
@@ -172,7 +177,7 @@ fn a_body_without_a_uid_is_an_http_error() {
         ("trailing garbage", format!("{whole}}}").into_bytes(), "not JSON: trailing"),
         ("no UTF-8", b"{\"a\":\"\xff\"}".to_vec(), "not JSON"),
         ("YAML", b"kind: AdmissionReview".to_vec(), "not JSON"),
-        ("nested 100,000 deep", vec![b'['; 100_000], "not JSON: recursion limit"),
+        ("nested 100,000 deep", vec![b'['; 100_000], "not JSON: EOF"),
         ("null", b"null".to_vec(), "request.uid"),
         ("a list", b"[]".to_vec(), "request.uid"),
         ("a Pod", br#"{"kind":"Pod","apiVersion":"v1"}"#.to_vec(), "request.uid"),

@@ -19,8 +19,9 @@ fn request(object: Value) -> Request {
         name: "one".into(),
         namespace: None,
         operation: Operation::Create,
-        object,
-        old_object: Value::Null,
+        object: Arc::new(object),
+        old_object: Arc::default(),
+        over_budget: None,
         dry_run: false,
         user: String::new(),
     }

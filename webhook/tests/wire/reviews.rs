@@ -39,17 +39,18 @@ async fn a_handler_sees_the_request_and_its_verdict_comes_back() {
     );
     let request = seen.lock().unwrap().take().unwrap();
     assert_eq!(request.operation, Operation::Create);
-    assert_eq!(request.object, object);
+    assert_eq!(*request.object, object);
     assert_eq!(request.user, "me");
 }
 
 #[tokio::test]
 async fn a_mutation_comes_back_as_a_patch_in_either_protocol() {
     let server = start(Limits::default(), |server| {
-        server.handler(By("/mutate", |mut request: Request| {
-            request.object["spec"] = json!({ "replicas": 1 });
+        server.handler(By("/mutate", |request: Request| {
+            let mut object = Value::clone(&request.object);
+            object["spec"] = json!({ "replicas": 1 });
             Verdict::Mutate {
-                object: Box::new(request.object),
+                object: Box::new(object),
                 warnings: vec![],
             }
         }))
