@@ -15,6 +15,9 @@ pub struct FieldError {
     pub message: String,
 }
 
+/// Where one cause can make any number of faults, no more are recorded than this: many more than anybody is shown.
+pub const MOST_RECORDED: usize = 1_000;
+
 impl FieldError {
     /// The reason of a field that must not be set.
     pub const FORBIDDEN: &str = "FieldValueForbidden";

@@ -44,6 +44,21 @@ impl FieldPath<'_> {
     }
 }
 
+/// A key, cut off where it is longer than any that Kubernetes takes: each fault of an object has its own copy.
+struct Short<'a>(&'a str);
+
+/// A qualified name: a prefix of 253 characters, a slash, and 63 more.
+const LONGEST: usize = 317;
+
+impl fmt::Display for Short<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.char_indices().nth(LONGEST) {
+            Some((end, _)) => write!(f, "{}…", self.0.get(..end).unwrap_or_default()),
+            None => f.write_str(self.0),
+        }
+    }
+}
+
 impl<'a> From<&FieldPath<'a>> for FieldPath<'a> {
     fn from(path: &FieldPath<'a>) -> Self {
         *path
@@ -54,10 +69,10 @@ impl fmt::Display for FieldPath<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Step::Object => Ok(()),
-            Step::Child(FieldPath(Step::Object), name) => f.write_str(name),
-            Step::Child(parent, name) => write!(f, "{parent}.{name}"),
+            Step::Child(FieldPath(Step::Object), name) => write!(f, "{}", Short(name)),
+            Step::Child(parent, name) => write!(f, "{parent}.{}", Short(name)),
             Step::Index(parent, index) => write!(f, "{parent}[{index}]"),
-            Step::Key(parent, key) => write!(f, "{parent}[{key}]"),
+            Step::Key(parent, key) => write!(f, "{parent}[{}]", Short(key)),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use serde_json::{Map, Value};
 
-use super::field_error::shown;
+use super::field_error::{MOST_RECORDED, shown};
 use super::merge_keys::{self, item_key, places};
 use super::{FieldError, FieldPath, decode, labels};
 
@@ -47,7 +47,9 @@ fn take_directives(value: &mut Value, path: &FieldPath<'_>, faults: &mut Vec<Fie
                     "patch directives are not supported (value {}); a field set to null is removed",
                     shown(value)
                 );
-                faults.push(FieldError::forbidden(path, detail));
+                if faults.len() < MOST_RECORDED {
+                    faults.push(FieldError::forbidden(path, detail));
+                }
                 return false;
             }
             take_directives(value, &path, faults);

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use kube::{Api, Client};
+use tokio::sync::Semaphore;
 
 use super::cache::Cache;
 use super::drift::{self, Ownership};
@@ -27,6 +28,9 @@ use crate::api::v1alpha1::Phase;
 use crate::api::{MCPServer, defaults, labels};
 use crate::build;
 use crate::metrics::{Metrics, Servers};
+
+/// Passes at one time over servers whose spec is large.
+const LARGE_AT_ONCE: usize = 8;
 
 /// What all passes share.
 pub struct Context {
@@ -48,6 +52,8 @@ pub struct Context {
     pub memories: Memories,
     /// What was not taken.
     pub refusals: Refusals,
+    /// One permit per pass over a server whose spec is large: what these hold together is bounded.
+    pub large: Semaphore,
     /// How many servers have a pass that is due and has not begun.
     pub due: AtomicUsize,
     /// What is counted.
@@ -114,6 +120,7 @@ impl Context {
             publisher: Publisher::new(instance),
             memories: Memories::default(),
             refusals: Refusals::default(),
+            large: Semaphore::new(LARGE_AT_ONCE),
             due: AtomicUsize::new(0),
             metrics,
         }

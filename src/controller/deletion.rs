@@ -23,6 +23,8 @@ use crate::api::labels;
 
 /// Pods get this long; then the finalizer goes all the same.
 const LIMIT: Duration = Duration::from_secs(30);
+/// A pass after that tries for this long yet to delete what is left.
+const LAST_TRY: Duration = Duration::from_secs(2);
 /// A pass looks again after this long; the pods' end wakes it earlier.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
@@ -79,7 +81,6 @@ pub async fn pass(context: &Context, server: &ServerView) -> Result<Next, Error>
     // The pods of a Deployment that stays are not waited for.
     let stays = deployment.as_ref().is_some_and(|live| !ours(live));
     let ending = async {
-        tell(context, server).await;
         match deployment.filter(|live| ours(live)) {
             Some(live) => delete(context, server, &live).await,
             None => Ok(()),
@@ -87,14 +88,13 @@ pub async fn pass(context: &Context, server: &ServerView) -> Result<Next, Error>
     };
     // Requests that hang, for a policy's sake for example, are not waited for any longer than the pods.
     let left = LIMIT.saturating_sub(elapsed(context, server));
-    let refused = if left.is_zero() {
+    let limit = left.max(LAST_TRY);
+    let told = timeout(limit, tell(context, server));
+    let (refused, _) = futures::join!(timeout(limit, ending), told);
+    let refused = refused.unwrap_or_else(|_| {
+        tracing::warn!("the requests that end the server's children are not answered");
         Ok(())
-    } else {
-        timeout(left, ending).await.unwrap_or_else(|_| {
-            tracing::warn!("the requests that end the server's children are not answered");
-            Ok(())
-        })
-    };
+    });
     let exists = context
         .deployments
         .get(&server.key)

@@ -22,7 +22,7 @@ const WORKERS: usize = 24;
 /// A pass is slow after this time.
 const SLOW: Duration = Duration::from_secs(2);
 /// Passes at one time with the slow ones.
-const WITH_SLOW: usize = 512;
+const WITH_SLOW: usize = 256;
 /// Of these, passes over servers of one namespace: a policy that makes its requests slow leaves most to the others.
 const OF_ONE_NAMESPACE: usize = 16;
 /// What comes this close together makes one pass.

@@ -89,6 +89,12 @@ pub async fn pass(key: &Key, context: &Context) -> Result<Next, Failed> {
     let next = if view.deleting {
         deletion::pass(context, &view).await?
     } else {
+        // None only when it is closed, which it never is.
+        let _large = if view.is_spec_left_out() {
+            context.large.acquire().await.ok()
+        } else {
+            None
+        };
         match with_spec(context, view.clone()).await? {
             Some(view) => Box::pin(bring_up(context, &view)).await?,
             // The watch is about to tell.

@@ -13,7 +13,7 @@ use std::collections::HashSet;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
-use crate::api::field_error::{FieldError, shown};
+use crate::api::field_error::{FieldError, MOST_RECORDED, shown};
 use crate::api::v1alpha1::{MCPServer, MCPServerSpec, Transport};
 use crate::api::{FieldPath, config_json, image_reference, names, pod_template, session};
 
@@ -217,6 +217,7 @@ fn cors_origins(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
     for origin in session::origins(spec)
         .into_iter()
         .filter(|origin| !session::is_origin(origin))
+        .take(MOST_RECORDED)
     {
         let detail = "not an origin; each is \"*\" or scheme://host[:port], without a path, separated by commas";
         faults.push(FieldError::invalid(path, origin, detail));

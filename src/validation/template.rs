@@ -10,7 +10,7 @@ use kube::ResourceExt;
 use serde_json::Value;
 
 use super::container;
-use crate::api::field_error::shown;
+use crate::api::field_error::{MOST_RECORDED, shown};
 use crate::api::v1alpha1::{MCPServer, Resources};
 use crate::api::{FieldError, FieldPath, defaults, labels, merge_keys, names, pod_template};
 use crate::build;
@@ -46,7 +46,8 @@ fn duplicates(value: &Value, path: &FieldPath<'_>, field: &str, faults: &mut Vec
             for (index, item) in items.iter().enumerate() {
                 let path = path.index(index);
                 let mut twice = || !seen.insert(merge_keys::item_key(keys, item));
-                if !keys.is_empty() && item.is_object() && twice() {
+                let is_told = faults.len() < MOST_RECORDED;
+                if !keys.is_empty() && item.is_object() && twice() && is_told {
                     let shown = item.get(keys[0]).cloned().unwrap_or_default();
                     faults.push(FieldError::duplicate(path.child(keys[0]), shown));
                 }

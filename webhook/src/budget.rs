@@ -18,6 +18,10 @@ use crate::review::Cause;
 /// may have 256 KiB.
 const OTHER_VALUES: usize = 60_000;
 
+/// A map with one such key is no map to `serde_json`: its value is text, which is read as JSON in place of the map. So it
+/// would hold more than can be counted.
+const PRIVATE: &str = "$serde_json::private::";
+
 /// What a handler is ready to look at of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
@@ -87,6 +91,11 @@ pub(crate) fn objects(
 }
 
 fn whole(object: Option<&RawValue>, key: &str) -> Result<Value, String> {
+    if object.is_some_and(|object| Size::of(object.get()).is_private) {
+        return Err(format!(
+            "request.{key} must have no keys that begin with {PRIVATE:?}"
+        ));
+    }
     object.map_or(Ok(Value::Null), |object| {
         serde_json::from_str(object.get()).map_err(unreadable(key))
     })
@@ -122,13 +131,24 @@ impl<'a> Measured<'a> {
         };
         let of_field = large.map_or(Size::default(), |field| Size::of(field.get()));
         let of_managed = managed.map_or(Size::default(), |field| Size::of(field.get()));
-        let others = Size::of(object.get()).values - of_field.values - of_managed.values;
-        if others > OTHER_VALUES {
-            return Err(format!(
-                "request.{key} must have at most {OTHER_VALUES} JSON values beside {} ({others})",
-                budget.field
-            ));
-        }
+        let all = Size::of(object.get());
+        let others = all.values - of_field.values - of_managed.values;
+        let too_much = if others > OTHER_VALUES {
+            let field = budget.field;
+            Some(format!(
+                "must have at most {OTHER_VALUES} JSON values beside {field} ({others})"
+            ))
+        } else if all.is_private && !of_field.is_private {
+            Some(format!("must have no keys that begin with {PRIVATE:?}"))
+        } else {
+            None
+        };
+        let text = match too_much {
+            // It was stored while no webhook ran, and may be mended.
+            Some(_) if key == "oldObject" => None,
+            Some(too_much) => return Err(format!("request.{key} {too_much}")),
+            None => text,
+        };
         Ok(Self {
             text,
             field: large.map(RawValue::get),
@@ -181,7 +201,10 @@ fn without_managed_fields(metadata: &RawValue) -> serde_json::Result<Value> {
 }
 
 /// The text of a field of an object; nothing when it has none, or is no object.
-fn field<'a>(object: &'a RawValue, name: &'static str) -> serde_json::Result<Option<&'a RawValue>> {
+pub(crate) fn field<'a>(
+    object: &'a RawValue,
+    name: &'static str,
+) -> serde_json::Result<Option<&'a RawValue>> {
     if !object.get().starts_with('{') {
         return Ok(None);
     }
@@ -228,6 +251,8 @@ struct Size {
     values: usize,
     /// Lists and maps in each other.
     depth: usize,
+    /// Whether a key begins with [`PRIVATE`].
+    is_private: bool,
 }
 
 impl Size {
@@ -245,10 +270,14 @@ impl Size {
                 }
                 b'}' | b']' => depth = depth.saturating_sub(1),
                 b'"' => {
+                    let begin = at - 1;
                     at = end_of_string(bytes, at);
                     let next = bytes.get(at..).unwrap_or_default().trim_ascii_start();
-                    // Else it is a key.
-                    size.values += usize::from(next.first() != Some(&b':'));
+                    if next.first() == Some(&b':') {
+                        size.is_private |= text.get(begin..at).is_some_and(is_private);
+                    } else {
+                        size.values += 1;
+                    }
                 }
                 b',' | b':' | b' ' | b'\t' | b'\n' | b'\r' => {}
                 _ => {
@@ -278,11 +307,33 @@ impl Size {
                 "Invalid value: \"object\": its lists and maps are nested {depth} levels deep, must be at most {most}"
             );
             ("FieldValueInvalid", message)
+        } else if self.is_private {
+            let message = format!("Forbidden: keys that begin with {PRIVATE:?} are not supported");
+            ("FieldValueForbidden", message)
         } else {
             return None;
         };
         Some(Beyond { reason, message })
     }
+}
+
+/// Whether a key, given as JSON, begins with [`PRIVATE`]. Any letter may be written as `\u0024`.
+fn is_private(key: &str) -> bool {
+    // Longer than the prefix with each letter written so, and some more: what is longer is read up to there.
+    const LONG: usize = 6 * PRIVATE.len() + 2;
+    if !key.contains('\\') {
+        return key.get(1..).is_some_and(|key| key.starts_with(PRIVATE));
+    }
+    let is_so =
+        |key: &str| serde_json::from_str::<String>(key).is_ok_and(|key| key.starts_with(PRIVATE));
+    if key.len() <= LONG {
+        return is_so(key);
+    }
+    // The end may be amid an escape or a letter.
+    (0..6).any(|less| {
+        let begin = key.get(..LONG - less);
+        begin.is_some_and(|begin| is_so(&format!("{begin}\"")))
+    })
 }
 
 /// The place after the quote that ends the string whose text begins here.

@@ -29,6 +29,8 @@ pub(crate) enum Undecodable {
     },
 }
 
+/// The answer repeats the uid, which is 36 characters long.
+const LONG_UID: usize = 256;
 /// The text of a part of a request that is no object, such as its kind, is at most this long, in bytes.
 const SMALL: usize = 64 << 10;
 
@@ -90,11 +92,16 @@ pub(crate) fn decode(body: &[u8], budget: Option<&Budget>) -> Result<Request, Un
     let Some(uid) = parts.uid.and_then(string).filter(|uid| !uid.is_empty()) else {
         return Err(anonymous(NO_UID.to_owned()));
     };
+    if uid.len() > LONG_UID {
+        let length = uid.len();
+        let message = format!("request.uid must not be longer than {LONG_UID} bytes ({length})");
+        return Err(anonymous(message));
+    }
     let asked = review.api_version.and_then(string);
     let is_review = review.kind.and_then(string).as_deref() == Some("AdmissionReview");
     read(&parts, is_review, asked.as_deref(), &uid, budget).map_err(|message| Undecodable::Review {
         api_version: asked
-            .filter(|version| version.starts_with(GROUP_PREFIX))
+            .filter(|version| version.starts_with(GROUP_PREFIX) && version.len() < LONG_UID)
             .unwrap_or_else(|| API_VERSION.to_owned()),
         uid,
         message,
@@ -185,10 +192,29 @@ fn small_parts(parts: &Parts<'_>) -> Result<Map<String, Value>, String> {
         ("name", parts.name),
         ("namespace", parts.namespace),
         ("operation", parts.operation),
-        ("userInfo", parts.user_info),
         ("dryRun", parts.dry_run),
     ];
     let mut small = Map::new();
+    // A user may be in any number of groups.
+    if let Some(user) = parts.user_info {
+        let name = budget::field(user, "username");
+        let name = name.map_err(|error| format!("request.userInfo cannot be read: {error}"))?;
+        let name = match name {
+            Some(name) if name.get().len() > SMALL => {
+                return Err(format!(
+                    "request.userInfo.username must not be longer than {SMALL} bytes"
+                ));
+            }
+            Some(name) => serde_json::from_str(name.get()).unwrap_or_default(),
+            None => Value::Null,
+        };
+        let is_object = user.get().starts_with('{');
+        let user = is_object.then(|| Map::from_iter([("username".to_owned(), name)]));
+        small.insert(
+            "userInfo".to_owned(),
+            user.map_or(false.into(), Value::from),
+        );
+    }
     for (key, text) in all {
         let Some(text) = text else { continue };
         let length = text.get().len();

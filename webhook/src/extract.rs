@@ -37,7 +37,7 @@ pub(crate) struct Review {
 /// What a review holds until it is answered.
 pub(crate) struct Held {
     _review: OwnedSemaphorePermit,
-    _large: Option<OwnedSemaphorePermit>,
+    large: Option<OwnedSemaphorePermit>,
     _share: Share,
 }
 
@@ -85,22 +85,23 @@ async fn take(
     let (bytes, share) = read.map_err(Undecodable::Anonymous)?;
     // The turn comes before decoding, which takes several times the memory of the body.
     let review = turn(&app.reviews, deadline).await?;
-    let (request, large) = if bytes.len() > LARGE {
-        let large = turn(&app.large_reviews, deadline).await?;
-        let decoded = spawn_blocking(move || decode(&bytes, budget.as_ref())).await;
-        let decoded = decoded.map_err(|_| Undecodable::Anonymous(Refusal::panicked()))?;
-        (decoded?, Some(large))
+    let mut held = Held {
+        _review: review,
+        large: None,
+        _share: share,
+    };
+    let (request, held) = if bytes.len() > LARGE {
+        held.large = Some(turn(&app.large_reviews, deadline).await?);
+        // It goes on when the client goes away, so what it holds goes with it.
+        let decoded = spawn_blocking(move || (decode(&bytes, budget.as_ref()), held)).await;
+        decoded.map_err(|_| Undecodable::Anonymous(Refusal::panicked()))?
     } else {
-        (decode(&bytes, budget.as_ref())?, None)
+        (decode(&bytes, budget.as_ref()), held)
     };
     Ok(Review {
-        request,
+        request: request?,
         deadline,
-        held: Held {
-            _review: review,
-            _large: large,
-            _share: share,
-        },
+        held,
     })
 }
 

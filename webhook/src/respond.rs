@@ -10,6 +10,9 @@ use serde_json::{Value, json};
 use crate::review::{API_VERSION, Cause, GroupVersionKind, Operation, Request, Verdict};
 use crate::status::failure;
 
+/// The longest name that Kubernetes gives an object.
+const LONG_NAME: usize = 253;
+
 /// What the answer and the log need of a request; kept aside because the handler takes the request.
 pub(crate) struct Asked {
     pub uid: String,
@@ -44,7 +47,9 @@ impl Asked {
                 .flatten()
                 .find(|name| !name.is_empty())
                 .unwrap_or("")
-                .to_owned(),
+                .chars()
+                .take(LONG_NAME)
+                .collect(),
             object: request.object.clone(),
         }
     }

@@ -31,8 +31,47 @@ fn values_and_levels_are_counted_in_the_text() {
         ("[[[]],[-1.5e3]]", 5, 3),
     ];
     for (text, values, depth) in table {
-        assert_eq!(Size::of(text), Size { values, depth }, "{text}");
+        let size = Size {
+            values,
+            depth,
+            is_private: false,
+        };
+        assert_eq!(Size::of(text), size, "{text}");
     }
+}
+
+#[test]
+fn a_map_that_is_text_to_serde_json_is_refused() {
+    let hidden = |key: &str| format!(r#"{{"spec":{{"a":{{"{key}":"[1,2,3,4,5,6,7,8,9]"}}}}}}"#);
+    let table = [
+        ("as it is", "$serde_json::private::RawValue", true),
+        ("of numbers", "$serde_json::private::Number", true),
+        ("escaped", "\\u0024serde_json::private::RawValue", true),
+        (
+            "escaped at its end",
+            "$serde_json::private::RawValu\\u0065",
+            true,
+        ),
+        ("another key", "$serde_json::public", false),
+        ("another escaped key", "\\u0024serde_json", false),
+    ];
+    for (what, key, is_refused) in table {
+        let object = RawValue::from_string(hidden(key)).unwrap();
+        let found = objects(Some(&object), None, Some(&BUDGET)).unwrap();
+        assert_eq!(found.over_budget.is_some(), is_refused, "{what}");
+        assert_eq!(
+            objects(Some(&object), None, None).is_err(),
+            is_refused,
+            "{what}"
+        );
+        let elsewhere = object.get().replace("spec", "status");
+        let elsewhere = RawValue::from_string(elsewhere).unwrap();
+        let found = objects(Some(&elsewhere), None, Some(&BUDGET));
+        assert_eq!(found.is_err(), is_refused, "{what}");
+    }
+    let long =
+        "\\u0024".to_owned() + &"serde_json::private::".replace(':', "\\u003a") + &"x".repeat(1000);
+    assert!(is_private(&format!("\"{long}\"")));
 }
 
 #[test]
@@ -87,13 +126,14 @@ fn counted(value: &Value) -> Size {
         _ => {
             return Size {
                 values: 1,
-                depth: 0,
+                ..Size::default()
             };
         }
     };
     Size {
         values: 1 + below.iter().map(|size| size.values).sum::<usize>(),
         depth: 1 + below.iter().map(|size| size.depth).max().unwrap_or(0),
+        is_private: false,
     }
 }
 
