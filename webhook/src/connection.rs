@@ -30,8 +30,11 @@ use crate::tls::H2;
 /// The fewest streams that an HTTP/2 peer is granted. Some peers assume this many before the server says so.
 const STREAMS: usize = 100;
 
-/// How many bytes an HTTP/2 peer may send before they are read. What is read is counted; this is not.
-const WINDOW: u32 = 64 << 10;
+/// How many bytes of a request an HTTP/2 peer may send before they are read. What is read is counted; this is not.
+const STREAM: u32 = 64 << 10;
+
+/// The same of all requests on a connection: some may wait for memory, and the others must get on beside them.
+const CONNECTION_WINDOW: u32 = 1 << 20;
 
 /// The most bytes of an HTTP/1 request's headers.
 const HEADERS: usize = 64 << 10;
@@ -91,8 +94,8 @@ pub(crate) async fn serve(
             .timer(TokioTimer::new())
             .keep_alive_interval(limits.ping_time)
             .keep_alive_timeout(limits.ping_time)
-            .initial_stream_window_size(WINDOW)
-            .initial_connection_window_size(WINDOW)
+            .initial_stream_window_size(STREAM)
+            .initial_connection_window_size(CONNECTION_WINDOW)
             .max_concurrent_streams(u32::try_from(streams).unwrap_or(u32::MAX))
             .serve_connection(io, service);
         drive(connection, &pulse, stop).await
