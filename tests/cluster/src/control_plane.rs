@@ -257,9 +257,9 @@ impl Cluster {
             let answer = etcd.request::<Value>(request).await;
             answer.with_context(|| format!("asking etcd for {path}"))
         };
-        // Any key will do: each answer tells the revision.
-        let range = ask("/v3/kv/range", json!({"key": "AA=="})).await?;
-        let revision = &range["header"]["revision"];
+        // A write of its own, of a key that means nothing: nobody has seen this revision, so nobody can go on from it.
+        let put = ask("/v3/kv/put", json!({"key": "Zm9yZ290dGVu", "value": ""})).await?;
+        let revision = &put["header"]["revision"];
         let compaction = json!({"revision": revision, "physical": true});
         ask("/v3/kv/compaction", compaction).await?;
         Ok(())
