@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 use certs::Serving;
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 use webhook::{Operation, Verdict};
 
@@ -77,6 +77,7 @@ pub struct Metrics {
     queue_depth: IntGauge,
     servers: Gauges<1>,
     expiry: Gauges<1>,
+    certificate_errors: IntCounter,
     unreadable: Counters<1>,
     watch_errors: Counters<2>,
     last_list: Gauges<2>,
@@ -138,6 +139,13 @@ impl Metrics {
                 "certificate_expiry_timestamp_seconds",
                 "When the served certificate and the CA that signs end, in seconds since 1970",
                 ["certificate"],
+            )?,
+            certificate_errors: register(
+                &registry,
+                IntCounter::new(
+                    "certificate_errors_total",
+                    "Times that the certificates and caBundles could not be looked after",
+                )?,
             )?,
             unreadable: counters(
                 &registry,
@@ -271,6 +279,9 @@ impl Metrics {
                 self.expiry.of([certificate]).set(seconds(expiry));
             }
         }
+        let failures = self.serving.failures();
+        self.certificate_errors
+            .inc_by(failures.saturating_sub(self.certificate_errors.get()));
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 
@@ -441,7 +452,7 @@ mod tests {
             .lines()
             .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
             .collect();
-        assert_eq!(types.len(), 12, "{types:?}");
+        assert_eq!(types.len(), 13, "{types:?}");
         for (name, is) in types {
             assert_eq!(name.ends_with("_total"), is == "counter", "{name}: {is}");
         }

@@ -184,7 +184,8 @@ impl Keeper {
     /// Returns the time until the next pass is due.
     ///
     /// When a pass fails, the certificate stays in use and is renewed by the CA that signed it. The replica stays ready
-    /// if only the API server did not answer and the certificate verifies against the caBundles that were last seen.
+    /// if the certificate verifies against the caBundles: those that were last seen when only the API server did not
+    /// answer, and those of now when the Secret must not be touched.
     pub async fn look(&mut self) -> Result<Duration, Error> {
         let looked = match tokio::time::timeout(LIMIT, self.align()).await {
             Ok(Ok(view)) => self.after(view),
@@ -192,10 +193,20 @@ impl Keeper {
             Err(_) => Err(Error::Silent),
         };
         if let Err(error) = &looked {
+            self.serving.count_failure();
+            let seen = match error {
+                Error::Refused(..) => tokio::time::timeout(LIMIT, self.see_bundles()).await,
+                _ => Ok(Ok(())),
+            };
             let renewed = self.renew((self.clock)());
             let state = match error {
                 Error::Api(..) | Error::Silent | Error::Contended(_) if self.problem.is_none() => {
                     self.state((self.clock)())
+                }
+                // Of what is served, the user has to know first what keeps it from being renewed.
+                Error::Refused(..) if matches!(seen, Ok(Ok(()))) => {
+                    let state = self.state((self.clock)());
+                    state.map_err(|_| error.to_string())
                 }
                 _ => Err(error.to_string()),
             };
@@ -203,6 +214,23 @@ impl Keeper {
             renewed?;
         }
         looked
+    }
+
+    /// Reads the caBundles alone: they tell whether what is served is trusted, whatever became of the CA's Secret.
+    async fn see_bundles(&mut self) -> Result<(), Error> {
+        let Settings {
+            configuration: name,
+            webhooks,
+            ..
+        } = &self.settings;
+        let (mut seen, mut problem) = (Vec::new(), None);
+        for kind in Kind::ALL {
+            let found = self.configuration(kind).await?;
+            problem = problem.or(missing(kind, name, found.as_ref(), webhooks));
+            seen.extend(found.iter().flat_map(|found| registered(found, webhooks)));
+        }
+        (self.registered, self.problem) = (seen, problem);
+        Ok(())
     }
 
     /// Serves the certificate that is right for this view.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -21,6 +22,7 @@ pub struct Serving {
     pair: ArcSwapOption<Pair>,
     authority_until: ArcSwapOption<SystemTime>,
     state: ArcSwap<Result<(), String>>,
+    failures: AtomicU64,
 }
 
 /// A certificate chain with its key, and when its first certificate is valid.
@@ -74,6 +76,7 @@ impl Default for Serving {
             pair: ArcSwapOption::empty(),
             authority_until: ArcSwapOption::empty(),
             state,
+            failures: AtomicU64::new(0),
         }
     }
 }
@@ -92,6 +95,15 @@ impl Serving {
     /// When the shared CA expires; `None` while it is unknown, and when the certificate comes from files.
     pub fn authority_not_after(&self) -> Option<SystemTime> {
         self.authority_until.load().as_deref().copied()
+    }
+
+    /// How many times in all the certificates could not be looked after.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_failure(&self) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn set_authority(&self, until: SystemTime) {

@@ -27,6 +27,7 @@ pub const NAMES: &[(&str, &[&str])] = &[
         &["operation", "verdict", "webhook"],
     ),
     ("mcp_operator_build_info", &["version"]),
+    ("mcp_operator_certificate_errors_total", &[]),
     (
         "mcp_operator_certificate_expiry_timestamp_seconds",
         &["certificate"],

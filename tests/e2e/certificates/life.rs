@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
+use certs::authority::Authority;
 use certs::{Clock, Keeper, Serving, Settings};
 use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
 };
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, ResourceExt};
@@ -285,6 +286,57 @@ async fn after_a_long_sleep_a_new_certificate_is_served_at_once() -> Result<()> 
             .is_err(),
         "it is for its own names"
     );
+    world.end().await
+}
+
+#[tokio::test]
+async fn a_secret_that_lost_its_label_takes_no_replica_out() -> Result<()> {
+    let space = Space::new("unlabelled").await;
+    let world = World::new(&space).await?;
+    let (mut keeper, serving) = world.keeper();
+    keeper.look().await?;
+    assert_eq!((serving.ready(), serving.failures()), (Ok(()), 0));
+    let secrets = Api::<Secret>::namespaced(world.client.clone(), &space.namespace);
+    let name = &world.settings.secret;
+    let unlabelled = Patch::Merge(json!({"metadata": {"labels": null}}));
+    secrets
+        .patch(name, &PatchParams::default(), &unlabelled)
+        .await?;
+    let refused = keeper.look().await.expect_err("it is nobody's");
+    assert!(
+        refused.to_string().contains("not made by this operator"),
+        "{refused}"
+    );
+    assert_eq!(serving.ready(), Ok(()), "what is served verifies");
+    assert_eq!(serving.failures(), 1);
+    // It is renewed by the CA in memory.
+    let before = serving.not_after();
+    world.set(9 * HOUR);
+    assert!(keeper.look().await.is_err());
+    assert_eq!(serving.ready(), Ok(()));
+    assert!(serving.not_after() > before);
+    let bundles = world.bundles().await?;
+    world.assert_verifies("renewed", &serving, &bundles);
+
+    // A bundle of somebody else's is seen all the same.
+    let foreign = Authority::new("foreign", world.now(), HOUR)?.certificate;
+    let patch = json!([{"op": "replace", "path": "/webhooks/0/clientConfig/caBundle",
+        "value": k8s_openapi::ByteString(foreign.into_bytes())}]);
+    let patch: json_patch::Patch = serde_json::from_value(patch)?;
+    Api::<ValidatingWebhookConfiguration>::all(world.client.clone())
+        .patch(
+            &world.settings.configuration,
+            &PatchParams::default(),
+            &Patch::Json::<()>(patch),
+        )
+        .await?;
+    assert!(keeper.look().await.is_err());
+    let reason = serving.ready().expect_err("it is not trusted");
+    assert!(reason.contains("not made by this operator"), "{reason}");
+    // A replica that starts has nothing to serve.
+    let (mut late, serving) = world.keeper();
+    assert!(late.look().await.is_err());
+    assert!(serving.ready().is_err());
     world.end().await
 }
 
