@@ -8,7 +8,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::{Value, json};
 use webhook::{Budget, Cause, Handler, Operation, Request, Verdict};
 
-use crate::api::{FieldError, FieldPath, MCPServer, decode, defaults};
+use crate::api::{FieldError, FieldPath, MCPServer, decode, defaults, nulls};
 use crate::metrics::{self, Metrics};
 use crate::validation::{self, budget};
 
@@ -120,7 +120,7 @@ pub fn mutate(request: &Request) -> Verdict {
     let before = server.spec.resources.clone().unwrap_or_default().requests;
     let old = old_server(request);
     defaults::default(&mut server, old.as_ref());
-    let mut mutated = Value::clone(object);
+    let mut mutated = nulls::without(object).into_owned();
     for (name, request) in server.spec.resources.unwrap_or_default().requests {
         if before.get(&name) != Some(&request) {
             ensure_object(&mut mutated["spec"], "resources");
@@ -185,31 +185,27 @@ fn is_being_deleted(object: &Value) -> bool {
     !object["metadata"]["deletionTimestamp"].is_null()
 }
 
-/// The server of a request, or the verdict on an object that cannot be decoded.
+/// The server of a request, or the verdict on an object that cannot be decoded: all that is wrong with it, the rules
+/// included.
 fn read(request: &Request) -> Result<MCPServer, Verdict> {
-    decode::lenient(&request.object, &FieldPath::OBJECT).map_err(|fault| {
-        let stored = decode::lenient::<MCPServer>(&request.old_object, &FieldPath::OBJECT).err();
-        if request.operation == Operation::Update && stored.as_ref() == Some(&fault) {
-            // The stored object has the same fault, from the time of an older schema: let it through.
-            return allow();
+    let object = nulls::without(&request.object);
+    let (server, mut faults) = decode::all::<MCPServer>(&object, &FieldPath::OBJECT, false);
+    let server = match server {
+        Some(server) if faults.is_empty() => return Ok(server),
+        server => server,
+    };
+    if request.operation == Operation::Update {
+        // The stored object has the same faults, from the time of an older schema: let them through.
+        let stored = nulls::without(&request.old_object);
+        let (_, known) = decode::all::<MCPServer>(&stored, &FieldPath::OBJECT, false);
+        faults.retain(|fault| !known.contains(fault));
+        if faults.is_empty() {
+            return Err(allow());
         }
-        refuse(&unreadable(&request.object, fault), Vec::new())
-    })
-}
-
-/// Every field of the spec that cannot be read, not just the first.
-fn unreadable(object: &Value, first: FieldError) -> Vec<FieldError> {
-    let mut faults = Vec::new();
-    for (key, value) in object["spec"].as_object().into_iter().flatten() {
-        // Decode this field alone, with the required ones valid.
-        let mut alone = json!({"metadata": {}, "spec": {"image": "any"}});
-        alone["spec"][key] = value.clone();
-        faults.extend(decode::lenient::<MCPServer>(&alone, &FieldPath::OBJECT).err());
     }
-    if !faults.contains(&first) {
-        faults.insert(0, first);
-    }
-    faults
+    let rules = server.map(|server| validation::faults(&server, old_server(request).as_ref()));
+    validation::add_rules(&mut faults, rules.unwrap_or_default());
+    Err(refuse(&faults, Vec::new()))
 }
 
 /// The verdict on a request to which no rule applies, without looking at the object.
@@ -239,7 +235,8 @@ fn old_server(request: &Request) -> Option<MCPServer> {
     if request.operation != Operation::Update {
         return None;
     }
-    decode::lenient(&request.old_object, &FieldPath::OBJECT).ok()
+    let stored = nulls::without(&request.old_object);
+    decode::lenient(&stored, &FieldPath::OBJECT).ok()
 }
 
 fn allow() -> Verdict {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use kube::Resource;
 use serde_json::Value;
 
-use crate::api::{FieldError, FieldPath, MCPServer, decode, defaults};
+use crate::api::{FieldError, FieldPath, MCPServer, decode, defaults, nulls};
 use crate::validation::{self, budget};
 
 /// Checks files, or standard input when there are none or for `-`.
@@ -111,16 +111,19 @@ fn check_document(document: &Value) -> (Vec<FieldError>, Vec<String>) {
     if let Some(fields) = fields.as_object_mut() {
         fields.retain(|key, _| key != "apiVersion" && key != "kind");
     }
-    let mut server: MCPServer = match decode::strict(&fields, &FieldPath::OBJECT) {
-        Ok(server) => server,
-        Err(faults) => return (faults, Vec::new()),
+    let fields = nulls::without(&fields).into_owned();
+    let (server, mut faults) = decode::all::<MCPServer>(&fields, &FieldPath::OBJECT, true);
+    let Some(mut server) = server else {
+        return (faults, Vec::new());
     };
     // As in the cluster: what the user left out is filled in before the rules are checked.
     defaults::default(&mut server, None);
-    (
-        validation::faults(&server, None),
-        validation::warnings(&server),
-    )
+    let rules = validation::faults(&server, None);
+    if faults.is_empty() {
+        return (rules, validation::warnings(&server));
+    }
+    validation::add_rules(&mut faults, rules);
+    (faults, Vec::new())
 }
 
 #[cfg(test)]
@@ -168,6 +171,55 @@ mod tests {
                 "no image",
                 server("{}"),
                 vec!["f:1: spec.image: Required value: must be set"],
+                1,
+            ),
+            (
+                "wrong types, and a rule that is broken beside them",
+                server("{image: 'a:1', replicas: x, transport: http3, port: 0}"),
+                vec![
+                    "f:1: spec.replicas: Invalid value: \"x\": invalid type: string \"x\", expected a whole number",
+                    "f:1: spec.transport: Unsupported value: \"http3\": supported values: \"stdio\", \"http\", \"streamable-http\"",
+                    "f:1: spec.port: Invalid value: 0: must be between 1 and 65535",
+                ],
+                1,
+            ),
+            (
+                "texts in the place of lists and maps",
+                server("{image: 'a:1', args: abc, env: abc, config: abc}"),
+                vec![
+                    "f:1: spec.args: Invalid value: \"abc\": invalid type: string \"abc\", expected a sequence",
+                    "f:1: spec.config: Invalid value: \"abc\": invalid type: string \"abc\", expected a map",
+                    "f:1: spec.env: Invalid value: \"abc\": invalid type: string \"abc\", expected a sequence",
+                ],
+                1,
+            ),
+            (
+                "null, which is absence, beside an unknown field",
+                server("{image: 'a:1', args: null, foo: bar}"),
+                vec![
+                    "f:1: spec.foo: Forbidden: unknown field (value \"bar\"); check its spelling and its place",
+                ],
+                1,
+            ),
+            (
+                "an image of a wrong type, and what comes after it",
+                server("{image: [], args: [1, b, {}], health: {type: 7}, port: 0}"),
+                vec![
+                    "f:1: spec.args[0]: Invalid value: 1: invalid type: integer `1`, expected a string",
+                    "f:1: spec.args[2]: Invalid value: \"object\": invalid type: map, expected a string",
+                    "f:1: spec.health.type: Invalid value: 7: invalid type: integer `7`, expected a string",
+                    "f:1: spec.image: Invalid value: \"array\": invalid type: sequence, expected a string",
+                    "f:1: spec.port: Invalid value: 0: must be between 1 and 65535",
+                ],
+                1,
+            ),
+            (
+                "no image, and what is wrong beside that",
+                server("{port: 0}"),
+                vec![
+                    "f:1: spec.image: Required value: must be set",
+                    "f:1: spec.port: Invalid value: 0: must be between 1 and 65535",
+                ],
                 1,
             ),
             (

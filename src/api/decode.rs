@@ -17,6 +17,19 @@ pub fn strict<T: DeserializeOwned>(
     value: &Value,
     base: &FieldPath<'_>,
 ) -> Result<T, Vec<FieldError>> {
+    match all(value, base, true) {
+        (Some(decoded), faults) if faults.is_empty() => Ok(decoded),
+        (_, faults) => Err(faults),
+    }
+}
+
+/// Decodes what can be decoded of `value`, found at `base` in the object; and all that cannot, if `is_strict` with the
+/// fields that the type does not have. A value of a wrong type is left out. Nothing is decoded where that does not help.
+pub fn all<T: DeserializeOwned>(
+    value: &Value,
+    base: &FieldPath<'_>,
+    is_strict: bool,
+) -> (Option<T>, Vec<FieldError>) {
     let (mut unknown, mut wrong) = (Vec::new(), Vec::new());
     let mut seen = HashSet::new();
     let mut rest = value.clone();
@@ -28,7 +41,7 @@ pub fn strict<T: DeserializeOwned>(
                     shown(found)
                 );
                 let fault = FieldError::forbidden(path, detail);
-                if seen.insert(fault.field.clone()) {
+                if is_strict && seen.insert(fault.field.clone()) {
                     unknown.push(fault);
                 }
             });
@@ -38,31 +51,68 @@ pub fn strict<T: DeserializeOwned>(
             Ok(decoded) => break Some(decoded),
             Err(fault) => fault,
         };
-        // Decoding stops at the first wrong type. To find the next ones, that value is set to null and decoding starts
-        // again. Where null is wrong too, the value around it is set to null; that is no fault of the user's.
-        if rest.pointer(&pointer) == value.pointer(&pointer) {
+        // Decoding stops at the first wrong type. To find the next ones, that value is mended and decoding starts
+        // again. Where that does not help, the value around it is left out; that is no fault of the user's.
+        let is_users = rest.pointer(&pointer) == value.pointer(&pointer)
+            || fault.reason == FieldError::REQUIRED;
+        let is_mended = is_users && mend(&mut rest, &pointer, &fault);
+        if is_users {
             wrong.push(fault);
         }
-        if wrong.len() >= MOST_TYPES || !take_out(&mut rest, &pointer) {
+        if wrong.len() >= MOST_TYPES || !is_mended && !leave_out_around(&mut rest, &pointer) {
             break None;
         }
     };
     unknown.append(&mut wrong);
-    match decoded {
-        Some(decoded) if unknown.is_empty() => Ok(decoded),
-        _ => Err(unknown),
+    (decoded, unknown)
+}
+
+/// Puts something that can be decoded in the place of a fault. False when there is nothing.
+fn mend(value: &mut Value, pointer: &str, fault: &FieldError) -> bool {
+    let empty = || Value::from("");
+    if fault.reason == FieldError::REQUIRED {
+        let name = fault.field.rsplit('.').next().unwrap_or_default();
+        let fields = value.pointer_mut(pointer).and_then(Value::as_object_mut);
+        return fields.is_some_and(|fields| fields.insert(name.to_owned(), empty()).is_none());
+    }
+    let Some((parent, key)) = pointer.rsplit_once('/') else {
+        return false;
+    };
+    let is_text = fault.message.contains("expected a string");
+    match value.pointer_mut(parent) {
+        Some(Value::Object(fields)) => {
+            let key = key.replace("~1", "/").replace("~0", "~");
+            if is_text {
+                fields.insert(key, empty()).is_some()
+            } else {
+                fields.remove(&key).is_some()
+            }
+        }
+        Some(Value::Array(items)) => {
+            let item = key.parse().ok().and_then(|at: usize| items.get_mut(at));
+            let mended = if is_text {
+                empty()
+            } else {
+                Value::Object(serde_json::Map::new())
+            };
+            item.is_some_and(|item| std::mem::replace(item, mended.clone()) != mended)
+        }
+        _ => false,
     }
 }
 
-/// Sets the value at the pointer to null, or else the nearest value around it that is not null yet. False when only
-/// the whole is left.
-fn take_out(value: &mut Value, mut pointer: &str) -> bool {
-    while !pointer.is_empty() {
-        if let Some(found) = value.pointer_mut(pointer).filter(|found| !found.is_null()) {
-            *found = Value::Null;
+/// Leaves out the nearest value around the pointer that is a field. False when only the whole is left.
+fn leave_out_around(value: &mut Value, mut pointer: &str) -> bool {
+    while let Some((parent, _)) = pointer.rsplit_once('/') {
+        let Some((above, key)) = parent.rsplit_once('/') else {
+            return false;
+        };
+        let key = key.replace("~1", "/").replace("~0", "~");
+        let fields = value.pointer_mut(above).and_then(Value::as_object_mut);
+        if fields.is_some_and(|fields| fields.remove(&key).is_some()) {
             return true;
         }
-        pointer = &pointer[..pointer.rfind('/').unwrap_or_default()];
+        pointer = parent;
     }
     false
 }

@@ -9,29 +9,33 @@ use super::{MCPServer, MCPServerSpec, Transport, labels, pod_template, quantity}
 
 /// Fills in the requests that the user left out.
 ///
-/// `old` is the stored object of an update. A request that was a default there is replaced by the new object's default
-/// when the transport changes or when it would exceed the new limit. Idempotent.
+/// `old` is the stored object of an update. A request that was a default there, and that this update does not change,
+/// becomes the new object's default: it follows the transport and the limits that it was made of. A request in the pod
+/// template is the user's; there is no default beside it. Idempotent.
 pub fn default(server: &mut MCPServer, old: Option<&MCPServer>) {
     let transport = server.spec.transport;
     let limits = limits(&server.spec);
+    let chosen = ["cpu", "memory"].map(|name| is_chosen_in_pod_template(&server.spec, name));
     let resources = server.spec.resources.get_or_insert_default();
-    for name in ["cpu", "memory"] {
+    for (name, is_chosen) in ["cpu", "memory"].into_iter().zip(chosen) {
         let ours = request(transport, name, &limits);
         let stored = old
             .filter(|old| given_by_default(old, name))
             .and_then(|old| stored_request(old, name));
         match (resources.requests.get(name), stored) {
+            (None, _) if is_chosen => continue,
             (None, _) => {}
-            (Some(now), Some(stored)) if now == stored => {
-                let transport_changed = old.is_some_and(|old| old.spec.transport != transport);
-                if !transport_changed && !exceeds(now, limits.get(name)) {
-                    continue;
-                }
-            }
+            // The same in other words is left as it is written.
+            (Some(now), Some(stored)) if now == stored && !quantity::same(&now.0, &ours.0) => {}
             (Some(_), _) => continue,
         }
         resources.requests.insert(name.to_owned(), ours);
     }
+}
+
+fn is_chosen_in_pod_template(spec: &MCPServerSpec, name: &str) -> bool {
+    let own = pod_template::own_container(spec.pod_template.as_ref());
+    own.is_some_and(|(_, container)| !container["resources"]["requests"][name].is_null())
 }
 
 /// Adds the finalizer, unless the object is being deleted: the API server would refuse it then.
@@ -216,6 +220,64 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
+    fn defaulted(resources: &Value, container: &Value, old: Option<&MCPServer>) -> MCPServer {
+        let mut container = container.clone();
+        container["name"] = json!(labels::CONTAINER);
+        let mut server: MCPServer = serde_json::from_value(json!({
+            "apiVersion": "mcp.example.com/v1alpha1", "kind": "MCPServer", "metadata": {"name": "a"},
+            "spec": {"image": "x:1", "resources": resources, "podTemplate": {"spec": {"containers": [container]}}},
+        }))
+        .unwrap();
+        default(&mut server, old);
+        server
+    }
+
+    #[test]
+    fn a_default_follows_the_limit_that_it_was_made_of() {
+        let small = json!({"limits": {"cpu": "100m", "memory": "128Mi"}});
+        let stored = defaulted(&small, &json!({}), None);
+        let requests = |server: &MCPServer| json!(server.spec.resources.as_ref().unwrap().requests);
+        assert_eq!(requests(&stored), json!({"cpu": "100m", "memory": "128Mi"}));
+        let with = |limits: Value, cpu: &str| json!({"limits": limits, "requests": {"cpu": cpu, "memory": "128Mi"}});
+        let table = [
+            (
+                "larger limits",
+                with(json!({"cpu": "1", "memory": "1Gi"}), "100m"),
+                json!({}),
+                json!({"cpu": "200m", "memory": "256Mi"}),
+            ),
+            (
+                "smaller limits",
+                with(json!({"cpu": "50m", "memory": "64Mi"}), "100m"),
+                json!({}),
+                json!({"cpu": "50m", "memory": "64Mi"}),
+            ),
+            (
+                "limits of the pod template",
+                with(json!({"cpu": "1", "memory": "1Gi"}), "100m"),
+                json!({"resources": {"limits": {"memory": "200Mi"}}}),
+                json!({"cpu": "200m", "memory": "200Mi"}),
+            ),
+            (
+                "one that this update chooses",
+                with(json!({"cpu": "1", "memory": "1Gi"}), "150m"),
+                json!({}),
+                json!({"cpu": "150m", "memory": "256Mi"}),
+            ),
+        ];
+        for (what, resources, container, expected) in table {
+            let found = defaulted(&resources, &container, Some(&stored));
+            assert_eq!(requests(&found), expected, "{what}");
+        }
+        let chosen = json!({"resources": {"requests": {"cpu": "10m"}}});
+        let found = defaulted(&json!({}), &chosen, None);
+        assert_eq!(
+            requests(&found),
+            json!({"memory": "256Mi"}),
+            "no default beside the user's"
+        );
+    }
+
     #[test]
     fn no_default_request_is_above_a_limit_of_the_pod_template() {
         let table = [
@@ -251,15 +313,7 @@ mod tests {
             ),
         ];
         for (what, resources, container, expected) in table {
-            let mut container: Value = container;
-            container["name"] = json!(labels::CONTAINER);
-            let mut server: MCPServer = serde_json::from_value(json!({
-                "apiVersion": "mcp.example.com/v1alpha1", "kind": "MCPServer", "metadata": {"name": "a"},
-                "spec": {"image": "x:1", "resources": resources,
-                    "podTemplate": {"spec": {"containers": [container]}}},
-            }))
-            .unwrap();
-            default(&mut server, None);
+            let server = defaulted(&resources, &container, None);
             let requests = server.spec.resources.unwrap().requests;
             assert_eq!(json!(requests), expected, "{what}");
         }

@@ -19,6 +19,8 @@ pub struct FieldError {
 pub const MOST_RECORDED: usize = 1_000;
 
 impl FieldError {
+    /// The reason of a field that has to be set.
+    pub const REQUIRED: &str = "FieldValueRequired";
     /// The reason of a field that must not be set.
     pub const FORBIDDEN: &str = "FieldValueForbidden";
 
@@ -48,7 +50,7 @@ impl FieldError {
     pub fn required<'a>(path: impl Into<FieldPath<'a>>, detail: impl fmt::Display) -> Self {
         Self::new(
             path.into(),
-            "FieldValueRequired",
+            Self::REQUIRED,
             format!("Required value: {detail}"),
         )
     }

@@ -10,6 +10,7 @@ pub mod image_reference;
 pub mod labels;
 pub mod merge_keys;
 pub mod names;
+pub mod nulls;
 pub mod pod_template;
 pub mod quantity;
 pub mod session;

@@ -33,6 +33,8 @@ use serde::{Deserialize, Serialize};
     printcolumn = r#"{"name":"Transport","type":"string","jsonPath":".spec.transport"}"#,
     printcolumn = r#"{"name":"Endpoint","type":"string","jsonPath":".status.endpoint"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
+    printcolumn = r#"{"name":"Image","type":"string","jsonPath":".spec.image","priority":1}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason","priority":1}"#,
     doc = "MCPServer runs a Model Context Protocol server: a Deployment, a Service and a ConfigMap."
 )]
 #[serde(rename_all = "camelCase")]

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::api::field_error::{FieldError, MOST_RECORDED, shown};
 use crate::api::v1alpha1::{MCPServer, MCPServerSpec, Transport};
-use crate::api::{FieldPath, config_json, image_reference, names, pod_template, session};
+use crate::api::{FieldPath, config_json, image_reference, labels, names, pod_template, session};
 
 /// The most bytes of a ConfigMap's values; the API server refuses more.
 const CONFIG_MAP_LIMIT: usize = 1024 * 1024;
@@ -53,6 +53,18 @@ pub fn faults(server: &MCPServer, old: Option<&MCPServer>) -> Vec<FieldError> {
         faults.push(FieldError::forbidden(FieldPath::SPEC, detail));
     }
     faults
+}
+
+/// Adds what the rules say of an object to what cannot be decoded of it. Where that is, the rules saw something else.
+pub fn add_rules(faults: &mut Vec<FieldError>, mut rules: Vec<FieldError>) {
+    rules.retain(|rule| {
+        let is_within = |fault: &FieldError| {
+            let rest = rule.field.strip_prefix(&*fault.field);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        !faults.iter().any(is_within)
+    });
+    faults.append(&mut rules);
 }
 
 fn all_faults(server: &MCPServer) -> Vec<FieldError> {
@@ -389,8 +401,39 @@ pub fn warnings(server: &MCPServer) -> Vec<String> {
             warnings.extend(replaced(spec, &env.index(index), name));
         }
     }
+    warnings.extend(not_hardened(spec));
     warnings.extend(no_replicas(spec.replicas));
     warnings
+}
+
+/// The warning about a security context that leaves out what the operator would set: it replaces the whole.
+fn not_hardened(spec: &MCPServerSpec) -> Option<String> {
+    let given = spec.security_context.as_ref()?;
+    let left_out: Vec<_> = [
+        (
+            "allowPrivilegeEscalation",
+            given.allow_privilege_escalation.is_none(),
+        ),
+        ("capabilities", given.capabilities.is_none()),
+        (
+            "readOnlyRootFilesystem",
+            given.read_only_root_filesystem.is_none(),
+        ),
+        ("runAsNonRoot", given.run_as_non_root.is_none()),
+        ("runAsUser", given.run_as_user.is_none()),
+        ("seccompProfile", given.seccomp_profile.is_none()),
+    ]
+    .into_iter()
+    .filter_map(|(field, is_left_out)| is_left_out.then_some(field))
+    .collect();
+    (!left_out.is_empty()).then(|| {
+        format!(
+            "spec.securityContext: it replaces the operator's as a whole, so that these are not set any more: {}; to change \
+             one field and keep the others, set it for the container {} in spec.podTemplate",
+            left_out.join(", "),
+            labels::CONTAINER
+        )
+    })
 }
 
 /// The warning about a variable that replaces one of the operator's.

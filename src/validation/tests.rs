@@ -294,6 +294,32 @@ fn a_variable_that_replaces_one_of_ours_is_told() {
 }
 
 #[test]
+fn a_security_context_that_drops_the_hardening_is_told() {
+    let whole = json!({"allowPrivilegeEscalation": false, "capabilities": {}, "readOnlyRootFilesystem": true,
+        "runAsNonRoot": true, "runAsUser": 1001, "seccompProfile": {"type": "RuntimeDefault"}});
+    for (context, expected) in [
+        (json!(null), None),
+        (whole, None),
+        (
+            json!({"runAsUser": 1001}),
+            Some(
+                "these are not set any more: allowPrivilegeEscalation, capabilities, readOnlyRootFilesystem, runAsNonRoot, \
+                 seccompProfile; to change",
+            ),
+        ),
+    ] {
+        let warnings = warnings(&server(&json!({"securityContext": context})));
+        match expected {
+            Some(text) => assert!(
+                warnings.len() == 1 && warnings[0].contains(text),
+                "{warnings:?}"
+            ),
+            None => assert_eq!(warnings, Vec::<String>::new()),
+        }
+    }
+}
+
+#[test]
 fn a_tag_that_moves_is_told() {
     let sha256 = "a".repeat(64);
     for (image, text) in [

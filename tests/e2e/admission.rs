@@ -114,6 +114,13 @@ async fn a_default_follows_the_transport_and_a_chosen_request_stays() {
         json!({"cpu": "20m", "memory": "300Mi"}),
         "a limit below the default"
     );
+    let change = json!({"spec": {"resources": {"limits": {"cpu": "1"}}}});
+    let raised = space.patch("a", change).await.unwrap();
+    assert_eq!(
+        requests(&raised),
+        json!({"cpu": "50m", "memory": "300Mi"}),
+        "as if it were new"
+    );
 }
 
 #[allow(clippy::too_many_lines, reason = "a table")]
@@ -410,6 +417,48 @@ async fn all_faults_come_in_one_answer() {
     );
 }
 
+/// Whoever sends it, and in whichever way.
+#[tokio::test]
+async fn null_is_absence() {
+    let space = Space::new("nulls").await;
+    let spec = json!({
+        "image": "x:1", "args": null, "transport": null, "replicas": null, "health": {"type": null}, "service": null,
+        "config": {"K": null, "L": "v"}, "env": [{"name": "A", "value": null}], "podTemplate": null,
+        "resources": {"limits": {"cpu": null, "memory": "1Gi"}},
+    });
+    space.create("created", spec.clone()).await.unwrap();
+    let object = json!({"apiVersion": "mcp.example.com/v1alpha1", "kind": "MCPServer", "metadata": {"name": "applied"}, "spec": spec});
+    for (way, apply) in [
+        ("client-side", &["apply", "-f", "-"][..]),
+        (
+            "server-side",
+            &["apply", "--server-side", "--force-conflicts", "-f", "-"],
+        ),
+    ] {
+        let (applied, _, said) = space.kubectl(apply, &object.to_string()).await;
+        assert!(applied, "{way}: {said}");
+    }
+    for name in ["created", "applied"] {
+        let server = space.servers().get(name).await.unwrap();
+        assert_eq!(server.spec.transport.as_str(), "streamable-http");
+        assert_eq!((server.spec.replicas, server.spec.args.len()), (1, 0));
+        assert_eq!(json!(server.spec.config), json!({"L": "v"}));
+        space.until_ready(name).await;
+    }
+    // Where it has to be set, it is missing; and an item of a list is something.
+    for (spec, field) in [
+        (json!({"image": null}), "spec.image"),
+        (json!({"image": "x:1", "args": ["a", null]}), "spec.args[1]"),
+    ] {
+        let refused = refusal(space.create("bad", spec).await);
+        let causes = refused.details.clone().unwrap().causes;
+        assert!(
+            causes.iter().any(|cause| cause.field == field),
+            "{refused:?}"
+        );
+    }
+}
+
 /// What a spec may hold, whatever is in it: counted before it is looked at.
 #[tokio::test]
 async fn a_spec_beyond_its_budget_is_refused() {
@@ -495,6 +544,18 @@ async fn every_field_of_a_wrong_type_is_named() {
         "spec.config.A: Invalid value: 1",
     ] {
         assert!(stderr.contains(text), "{text}: {stderr}");
+    }
+    // The rules have their say beside that.
+    let spec = json!({"image": "x:1", "transport": "websocket", "port": 0, "replicas": -1});
+    let refused = refusal(space.create("b", spec).await);
+    let fields: Vec<_> = refused
+        .details
+        .iter()
+        .flat_map(|details| &details.causes)
+        .map(|cause| &*cause.field)
+        .collect();
+    for field in ["spec.transport", "spec.port", "spec.replicas"] {
+        assert!(fields.contains(&field), "{field}: {refused:?}");
     }
 }
 

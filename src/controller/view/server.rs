@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Parts, View};
 use crate::api::{
-    FieldError, FieldPath, MCPServer, MCPServerSpec, MCPServerStatus, decode, labels,
+    FieldError, FieldPath, MCPServer, MCPServerSpec, MCPServerStatus, decode, labels, nulls,
 };
 use crate::controller::key::Key;
 use crate::validation::budget;
@@ -189,7 +189,8 @@ fn rough(text: &str) -> MCPServerSpec {
 
 fn explained(text: &str) -> Result<MCPServerSpec, Unreadable> {
     let unreadable = |error| Unreadable(FieldError::invalid(FieldPath::SPEC, "object", error));
-    let value: Value = serde_json::from_str(text).map_err(unreadable)?;
+    let mut value: Value = serde_json::from_str(text).map_err(unreadable)?;
+    nulls::take_out_of_spec(&mut value);
     decode::lenient(&value, &FieldPath::SPEC).map_err(Unreadable)
 }
 
@@ -325,6 +326,11 @@ mod tests {
         );
         let (rough, _) = view.readable();
         assert_eq!((rough.spec.replicas, rough.spec.port), (1, 8080));
+        let nulls = server(json!({})).to_string().replace(
+            "\"x:1\"",
+            "\"x:1\",\"args\":null,\"health\":{\"type\":null}",
+        );
+        assert!(ServerView::read(&nulls).unwrap().object().is_ok());
         let wrong = read(&server(json!({"spec": {"port": "http"}})));
         let told = wrong.object().unwrap_err().0.to_string();
         assert!(
