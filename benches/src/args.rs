@@ -72,8 +72,6 @@ pub enum Scenario {
     NeverReady,
     /// Time from a change of a spec until the Deployment has it, under many changes
     Churn,
-    /// Memory of the webhooks under the worst objects that the API server takes, and ordinary ones beside them
-    Flood,
     /// Requests of a server that fails for ever, and whether it slows down others
     Failing,
 }

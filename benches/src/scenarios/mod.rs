@@ -3,7 +3,6 @@
 mod churn;
 mod converge;
 mod failing;
-mod flood;
 mod memory;
 mod never_ready;
 mod paused;
@@ -48,7 +47,6 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
             Scenario::Memory => Box::pin(memory::run(args, &programs)).await,
             Scenario::NeverReady => Box::pin(never_ready::run(args, &programs)).await,
             Scenario::Churn => Box::pin(churn::run(args, &programs)).await,
-            Scenario::Flood => Box::pin(flood::run(args, &programs)).await,
             Scenario::Failing => Box::pin(failing::run(args, &programs)).await,
         };
         println!("{}", report?.shown(scenario));
