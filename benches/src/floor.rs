@@ -22,6 +22,25 @@ pub(crate) enum Way {
     GetThenApply,
 }
 
+/// What can be written and read in a namespace.
+trait Object:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Clone
+    + Serialize
+    + DeserializeOwned
+    + std::fmt::Debug
+{
+}
+
+impl<K> Object for K where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Serialize
+        + DeserializeOwned
+        + std::fmt::Debug
+{
+}
+
 /// Creates a server as the webhooks would have it stored, and its children as the operator would.
 pub(crate) async fn create(client: Client, namespace: &str, object: Value, way: Way) -> Result<()> {
     let mut server: MCPServer = serde_json::from_value(object)?;
@@ -48,14 +67,7 @@ fn hashed<K: Resource + Serialize>(mut child: K) -> Result<K> {
     Ok(child)
 }
 
-async fn write<K>(client: &Client, namespace: &str, child: &K, way: Way) -> Result<()>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + Serialize
-        + DeserializeOwned
-        + std::fmt::Debug,
-{
+async fn write<K: Object>(client: &Client, namespace: &str, child: &K, way: Way) -> Result<()> {
     let api = Api::<K>::namespaced(client.clone(), namespace);
     let name = child.meta().name.clone().unwrap_or_default();
     let doing = || format!("writing {} {name}", K::kind(&()));
@@ -71,14 +83,7 @@ where
     applied.map(drop).with_context(doing)
 }
 
-async fn post<K>(client: &Client, namespace: &str, object: &K) -> Result<K>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + Serialize
-        + DeserializeOwned
-        + std::fmt::Debug,
-{
+async fn post<K: Object>(client: &Client, namespace: &str, object: &K) -> Result<K> {
     let api = Api::<K>::namespaced(client.clone(), namespace);
     let created = api.create(&PostParams::default(), object).await;
     created.with_context(|| format!("creating a {}", K::kind(&())))

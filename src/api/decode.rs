@@ -81,7 +81,7 @@ fn mend(value: &mut Value, pointer: &str, fault: &FieldError) -> bool {
     let is_text = fault.message.contains("expected a string");
     match value.pointer_mut(parent) {
         Some(Value::Object(fields)) => {
-            let key = key.replace("~1", "/").replace("~0", "~");
+            let key = unescaped(key);
             if is_text {
                 fields.insert(key, empty()).is_some()
             } else {
@@ -107,7 +107,7 @@ fn leave_out_around(value: &mut Value, mut pointer: &str) -> bool {
         let Some((above, key)) = parent.rsplit_once('/') else {
             return false;
         };
-        let key = key.replace("~1", "/").replace("~0", "~");
+        let key = unescaped(key);
         let fields = value.pointer_mut(above).and_then(Value::as_object_mut);
         if fields.is_some_and(|fields| fields.remove(&key).is_some()) {
             return true;
@@ -148,6 +148,11 @@ fn pointer(segments: &[&Segment]) -> String {
         pointer.push_str(&token);
     }
     pointer
+}
+
+/// The key of a token of a JSON pointer.
+fn unescaped(token: &str) -> String {
+    token.replace("~1", "/").replace("~0", "~")
 }
 
 /// The fault at the end of these segments, which begin at `path`, with the value `found`.

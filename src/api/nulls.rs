@@ -35,7 +35,8 @@ pub fn take_out_of_spec(spec: &mut Value) {
     });
 }
 
-fn take_out(value: &mut Value) {
+/// Takes the nulls of all maps out of a value.
+pub(super) fn take_out(value: &mut Value) {
     match value {
         Value::Object(fields) => fields.retain(|_, value| {
             take_out(value);

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::field_error::{MOST_RECORDED, shown};
 use super::merge_keys::{self, item_key, places};
-use super::{FieldError, FieldPath, decode, labels};
+use super::{FieldError, FieldPath, decode, labels, nulls};
 
 /// Where the overlay stands in the object.
 const PATH: FieldPath<'_> = FieldPath::POD_TEMPLATE;
@@ -188,17 +188,9 @@ fn merge_items(base: &mut Vec<Value>, overlay: &[Value], field: &str) {
 }
 
 fn without_nulls(value: &Value) -> Value {
-    match value {
-        Value::Object(fields) => {
-            let kept = fields.iter().filter(|(_, value)| !value.is_null());
-            Value::Object(
-                kept.map(|(key, value)| (key.clone(), without_nulls(value)))
-                    .collect(),
-            )
-        }
-        Value::Array(items) => Value::Array(items.iter().map(without_nulls).collect()),
-        other => other.clone(),
-    }
+    let mut value = value.clone();
+    nulls::take_out(&mut value);
+    value
 }
 
 #[cfg(test)]

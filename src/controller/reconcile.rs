@@ -17,7 +17,7 @@ use super::key::Key;
 use super::memory::Panic;
 use super::observed::{Child, Observed};
 use super::queue::Next;
-use super::status::{self, About};
+use super::status::{self, About, Report};
 use super::view::View;
 use super::view::server::ServerView;
 use super::wish::Wish;
@@ -139,14 +139,7 @@ async fn tell_panic(context: &Context, view: &ServerView, text: String) -> Next 
         return Next::In(deletion::retry_within(context, view));
     }
     let (object, _) = view.readable();
-    let old = view.status();
-    let about = About {
-        server: &object,
-        old: old.as_ref(),
-        hint: "",
-    };
-    let observed = context.observe(view);
-    let found = status::status(about, &[text], &observed, Timestamp::now());
+    let (old, found) = untouched(context, view, &object, &[text]);
     let written = context
         .memories
         .of(&view.key, view.uid(), |memory| memory.written);
@@ -456,6 +449,24 @@ async fn report(context: &Context, valid: &Valid, applied: Applied) -> Result<Ne
     Ok(Next::In(changes_in.map_or(look, |time| time.min(look))))
 }
 
+/// The status of a server whose children are left as they are, for these faults; after the one that it has.
+fn untouched(
+    context: &Context,
+    server: &ServerView,
+    object: &MCPServer,
+    faults: &[String],
+) -> (Option<MCPServerStatus>, Report) {
+    let old = server.status();
+    let about = About {
+        server: object,
+        old: old.as_ref(),
+        hint: "",
+    };
+    let observed = context.observe(server);
+    let found = status::status(about, faults, &observed, Timestamp::now());
+    (old, found)
+}
+
 /// No child was looked at. The status tells why, if somebody has to change something for it to be otherwise.
 async fn report_unprepared(context: &Context, server: &ServerView, error: Error) -> Error {
     if !error.class().is_of_the_spec() {
@@ -463,14 +474,7 @@ async fn report_unprepared(context: &Context, server: &ServerView, error: Error)
     }
     let (mut object, _) = server.readable();
     defaults::default(&mut object, None);
-    let old = server.status();
-    let about = About {
-        server: &object,
-        old: old.as_ref(),
-        hint: "",
-    };
-    let observed = context.observe(server);
-    let found = status::status(about, &[error.to_string()], &observed, Timestamp::now());
+    let (old, found) = untouched(context, server, &object, &[error.to_string()]);
     match report::write(context, server, old.as_ref(), &found, &[]).await {
         Ok(waits) => context.memories.of(&server.key, server.uid(), |memory| {
             memory.changes_in = waits;
@@ -485,14 +489,7 @@ async fn report_faults(
     server: &ServerView,
     faulty: Box<Faulty>,
 ) -> Result<Next, Error> {
-    let old = server.status();
-    let about = About {
-        server: &faulty.object,
-        old: old.as_ref(),
-        hint: "",
-    };
-    let observed = context.observe(server);
-    let found = status::status(about, &faulty.faults, &observed, Timestamp::now());
+    let (old, found) = untouched(context, server, &faulty.object, &faulty.faults);
     let waits = report::write(context, server, old.as_ref(), &found, &[]).await?;
     if waits == Some(Duration::ZERO) {
         return Ok(Next::In(Duration::ZERO));
