@@ -8,7 +8,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::{Value, json};
 use webhook::{Budget, Cause, Handler, Operation, Request, Verdict};
 
-use crate::api::{FieldError, FieldPath, MCPServer, decode, defaults, nulls};
+use crate::api::{FieldError, FieldPath, MCPServer, decode, defaults, nulls, read};
 use crate::metrics::{self, Metrics};
 use crate::validation::{self, budget};
 
@@ -110,16 +110,24 @@ pub fn mutate(request: &Request) -> Verdict {
         return verdict;
     }
     let object = &request.object;
-    if is_being_deleted(object) {
+    let deleted = is_being_deleted(object);
+    if deleted && leaves_spec_alone(request) {
         return allow();
     }
-    let mut server = match read(request) {
+    let mut server = match server(request) {
         Ok(server) => server,
         Err(verdict) => return verdict,
     };
     let before = server.spec.resources.clone().unwrap_or_default().requests;
     let old = old_server(request);
     defaults::default(&mut server, old.as_ref());
+    // The API server would show what the schema says, and ask for the rest no more.
+    if validation::is_refused_by_schema(&server, old.as_ref()) {
+        return refuse(&validation::faults(&server, old.as_ref()), Vec::new());
+    }
+    if deleted {
+        return allow();
+    }
     let mut mutated = nulls::without(object).into_owned();
     for (name, request) in server.spec.resources.unwrap_or_default().requests {
         if before.get(&name) != Some(&request) {
@@ -150,12 +158,11 @@ pub fn validate(request: &Request) -> Verdict {
     if let Some(verdict) = not_ours(request).or_else(|| over_budget(request)) {
         return verdict;
     }
-    let (object, old) = (&request.object, &request.old_object);
-    // A change that leaves the spec alone is let through: the finalizers of what is being deleted, for example.
-    if request.operation == Operation::Update && object.get("spec") == old.get("spec") {
+    // Such a change is let through: the finalizers of what is being deleted, for example.
+    if leaves_spec_alone(request) {
         return allow();
     }
-    let server = match read(request) {
+    let server = match server(request) {
         Ok(server) => server,
         Err(verdict) => return verdict,
     };
@@ -181,23 +188,26 @@ fn over_budget(request: &Request) -> Option<Verdict> {
     })
 }
 
+fn leaves_spec_alone(request: &Request) -> bool {
+    let (object, old) = (&request.object, &request.old_object);
+    request.operation == Operation::Update && object.get("spec") == old.get("spec")
+}
+
 fn is_being_deleted(object: &Value) -> bool {
     !object["metadata"]["deletionTimestamp"].is_null()
 }
 
 /// The server of a request, or the verdict on an object that cannot be decoded: all that is wrong with it, the rules
 /// included.
-fn read(request: &Request) -> Result<MCPServer, Verdict> {
-    let object = nulls::without(&request.object);
-    let (server, mut faults) = decode::all::<MCPServer>(&object, &FieldPath::OBJECT, false);
+fn server(request: &Request) -> Result<MCPServer, Verdict> {
+    let (server, mut faults) = read::server(&request.object, false);
     let server = match server {
         Some(server) if faults.is_empty() => return Ok(server),
         server => server,
     };
     if request.operation == Operation::Update {
         // The stored object has the same faults, from the time of an older schema: let them through.
-        let stored = nulls::without(&request.old_object);
-        let (_, known) = decode::all::<MCPServer>(&stored, &FieldPath::OBJECT, false);
+        let (_, known) = read::server(&request.old_object, false);
         faults.retain(|fault| !known.contains(fault));
         if faults.is_empty() {
             return Err(allow());

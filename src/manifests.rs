@@ -1,15 +1,15 @@
 //! What must be in the cluster before the operator starts: the CRD and the webhook configurations, as YAML.
 
-use kube::{CustomResourceExt, Resource};
+use kube::Resource;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::admission::{MUTATE_NAME, MUTATE_PATH, TIMEOUT, VALIDATE_NAME, VALIDATE_PATH};
-use crate::api::MCPServer;
+use crate::api::{MCPServer, schema};
 
 /// The CustomResourceDefinition, as `config/crd/` holds it.
 pub fn crd() -> anyhow::Result<String> {
-    to_yaml(&MCPServer::crd())
+    to_yaml(&schema::crd()?)
 }
 
 /// How the API server reaches the operator.

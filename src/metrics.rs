@@ -54,11 +54,12 @@ pub trait Servers: Send + Sync {
 /// The classes of errors that a pass ends with, as labels.
 pub const CLASSES: [&str; 4] = ["transient", "configuration", "permanent", "policy"];
 /// The kinds that are watched, as labels.
-pub const KINDS: [&str; 5] = [
+pub const KINDS: [&str; 6] = [
     "mcpservers",
     "configmaps",
     "deployments",
     "services",
+    "poddisruptionbudgets",
     "pods",
 ];
 

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use kube::Resource;
 use serde_json::Value;
 
-use crate::api::{FieldError, FieldPath, MCPServer, decode, defaults, nulls};
+use crate::api::{FieldError, FieldPath, MCPServer, defaults, read};
 use crate::validation::{self, budget};
 
 /// Checks files, or standard input when there are none or for `-`.
@@ -111,8 +111,7 @@ fn check_document(document: &Value) -> (Vec<FieldError>, Vec<String>) {
     if let Some(fields) = fields.as_object_mut() {
         fields.retain(|key, _| key != "apiVersion" && key != "kind");
     }
-    let fields = nulls::without(&fields).into_owned();
-    let (server, mut faults) = decode::all::<MCPServer>(&fields, &FieldPath::OBJECT, true);
+    let (server, mut faults) = read::server(&fields, true);
     let Some(mut server) = server else {
         return (faults, Vec::new());
     };

@@ -157,6 +157,19 @@ pub fn service_type(spec: &MCPServerSpec) -> &str {
         .unwrap_or("ClusterIP")
 }
 
+/// The Service's port.
+pub fn service_port(spec: &MCPServerSpec) -> i32 {
+    let service = spec.service.as_ref();
+    service
+        .and_then(|service| service.port)
+        .unwrap_or(spec.port)
+}
+
+/// The path at which the server speaks MCP.
+pub fn path(spec: &MCPServerSpec) -> &str {
+    spec.path.as_deref().unwrap_or("/mcp")
+}
+
 /// The Service's session affinity. A session of streamable-http lives in one pod.
 pub fn session_affinity(spec: &MCPServerSpec) -> &str {
     let by_transport = if spec.transport == Transport::StreamableHttp {

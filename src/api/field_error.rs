@@ -13,6 +13,9 @@ pub struct FieldError {
     pub reason: &'static str,
     /// What is wrong and what would be right; holds the value.
     pub message: String,
+    /// Whether the CRD's schema refuses it, too. The API server asks the schema after the mutating webhooks and before
+    /// the validating ones, and then shows what the schema says and nothing else.
+    pub is_in_schema: bool,
 }
 
 /// Where one cause can make any number of faults, no more are recorded than this: many more than anybody is shown.
@@ -29,6 +32,26 @@ impl FieldError {
             field: path.to_string(),
             reason,
             message,
+            is_in_schema: false,
+        }
+    }
+
+    /// The same, which the CRD's schema refuses, too.
+    #[must_use]
+    pub fn in_schema(self) -> Self {
+        Self {
+            is_in_schema: true,
+            ..self
+        }
+    }
+
+    /// The same for a text that is longer than the schema lets it be, in characters.
+    #[must_use]
+    pub fn in_schema_if_longer(self, text: &str, most: usize) -> Self {
+        if text.chars().nth(most).is_some() {
+            self.in_schema()
+        } else {
+            self
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::names::LONGEST_QUALIFIED_NAME;
+
 /// The place of a value in an object. `Display` gives `spec.env[2].name`, `spec.config[SESSION_TIMEOUT]`.
 ///
 /// A path borrows its parent and its keys, because a key may be as long as the object.
@@ -47,12 +49,9 @@ impl FieldPath<'_> {
 /// A key, cut off where it is longer than any that Kubernetes takes: each fault of an object has its own copy.
 struct Short<'a>(&'a str);
 
-/// A qualified name: a prefix of 253 characters, a slash, and 63 more.
-const LONGEST: usize = 317;
-
 impl fmt::Display for Short<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.char_indices().nth(LONGEST) {
+        match self.0.char_indices().nth(LONGEST_QUALIFIED_NAME) {
             Some((end, _)) => write!(f, "{}…", self.0.get(..end).unwrap_or_default()),
             None => f.write_str(self.0),
         }

@@ -70,6 +70,13 @@ pub fn all(server: &MCPServer) -> BTreeMap<String, String> {
     labels
 }
 
+/// Whether the operator sets this label or annotation itself.
+pub fn is_own_key(key: &str) -> bool {
+    key.starts_with("mcp.example.com/")
+        || key == DEFAULT_CONTAINER
+        || selector("").contains_key(key)
+}
+
 /// The suffix of the ConfigMap's name, after the server's.
 pub const CONFIG_SUFFIX: &str = "-config";
 

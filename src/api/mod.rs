@@ -13,6 +13,8 @@ pub mod names;
 pub mod nulls;
 pub mod pod_template;
 pub mod quantity;
+pub mod read;
+pub mod schema;
 pub mod session;
 pub mod v1alpha1;
 

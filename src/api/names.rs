@@ -1,5 +1,14 @@
 //! Syntax of Kubernetes' names, keys and labels (k8s.io/apimachinery `validation`).
 
+/// The most characters of a DNS-1123 subdomain.
+pub const LONGEST_SUBDOMAIN: usize = 253;
+/// The most characters of a label's value.
+pub const LONGEST_LABEL_VALUE: usize = 63;
+/// The most characters of a label's or annotation's key: a subdomain, a slash, and a name.
+pub const LONGEST_QUALIFIED_NAME: usize = LONGEST_SUBDOMAIN + 1 + 63;
+/// The most characters of a server's path: an HTTPRoute takes no longer one.
+pub const LONGEST_PATH: usize = 1024;
+
 /// What a DNS-1035 label looks like, for messages.
 pub const DNS_1035: &str = "must be a DNS-1035 label of at most 63 characters: lower case letters, digits and '-', \
      starting with a letter, ending with a letter or digit (for example 'my-server')";
@@ -43,7 +52,7 @@ pub fn is_dns1123_label(text: &str) -> bool {
 
 /// A name of most objects.
 pub fn is_dns1123_subdomain(text: &str) -> bool {
-    text.len() <= 253
+    text.len() <= LONGEST_SUBDOMAIN
         && text
             .split('.')
             .all(|label| bounded_by(label, lower) && label.bytes().all(|b| lower(b) || b == b'-'))

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::apps::v1::DeploymentStrategy;
 use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar, LocalObjectReference, SecurityContext};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::CustomResource;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
@@ -43,7 +45,9 @@ pub struct MCPServerSpec {
     #[schemars(length(min = 1))]
     pub image: String,
 
-    /// How clients talk to the server.
+    /// How clients talk to the server. streamable-http (default): over HTTP, as MCP specifies it since 2025-03-26, with
+    /// sessions. http: over HTTP without sessions of the server's own. stdio: over the standard input and output of one
+    /// pod, by kubectl attach; it has no port and no Service.
     #[serde(default)]
     pub transport: Transport,
 
@@ -105,6 +109,23 @@ pub struct MCPServerSpec {
     /// How the kubelet finds out whether the server is alive and ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<Health>,
+
+    /// Path at which the server speaks MCP; /mcp by default; not with stdio.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+
+    /// How pods of a new template replace those of the old one; replaces the operator's strategy as a whole; not with
+    /// stdio, which is always recreated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<DeploymentStrategy>,
+
+    /// Labels and annotations of every child and of the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub common_metadata: Option<CommonMetadata>,
+
+    /// How many pods may be evicted at once: makes a PodDisruptionBudget. One of its two fields is needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disruption_budget: Option<DisruptionBudget>,
 
     /// Anything else a pod can have, as a PodTemplateSpec; merged over the built template as a
     /// strategic merge: lists by their merge key, so the container `mcp-server` can be amended.
@@ -175,6 +196,55 @@ pub struct ServiceOptions {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("enum" = ["None", "ClientIP"]))]
     pub session_affinity: Option<String>,
+    /// Labels of the Service.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Port of the Service; spec.port by default. It leads to the server's port in either case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: Option<i32>,
+    /// Protocol that is spoken on the port, for a proxy or mesh that asks, such as http or kubernetes.io/h2c.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app_protocol: Option<String>,
+    /// Load balancer implementation; only with LoadBalancer; cannot be changed later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_balancer_class: Option<String>,
+    /// Addresses that the load balancer lets in, such as 10.0.0.0/8; only with LoadBalancer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub load_balancer_source_ranges: Vec<String>,
+    /// Cluster (default) or Local, which keeps the client's address; not with ClusterIP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["Cluster", "Local"]))]
+    pub external_traffic_policy: Option<String>,
+    /// SingleStack (default), PreferDualStack or RequireDualStack.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["SingleStack", "PreferDualStack", "RequireDualStack"]))]
+    pub ip_family_policy: Option<String>,
+}
+
+/// Labels and annotations of every child and of the pods.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CommonMetadata {
+    /// Labels; one that service.labels or podTemplate gives another value has that value there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations; one that service.annotations or podTemplate gives another value has that value there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// How many pods may be evicted at once. Exactly one of the two is given.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DisruptionBudget {
+    /// Pods that stay: a number, or a share such as 50%.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_available: Option<IntOrString>,
+    /// Pods that may be missing: a number, or a share such as 50%.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_unavailable: Option<IntOrString>,
 }
 
 /// How the kubelet probes the server.
@@ -218,12 +288,23 @@ pub struct MCPServerStatus {
     /// Address of the server; set only while it is Ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
+    /// Where clients send their requests; set only while the server is Ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Address>,
     /// Generation of the spec that this status is about; -1 until there is a status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// When the condition Ready last changed its status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_transition_time: Option<Time>,
+}
+
+/// Where clients send their requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Address {
+    /// The endpoint with the server's path.
+    pub url: String,
 }
 
 /// The state of an MCP server in one word.

@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 
 use super::config_map::config_hash;
-use super::{explicit, metadata};
+use super::{common_annotations, common_labels, explicit, metadata};
 use crate::api::defaults::Probes;
 use crate::api::{
     MCPServer, MCPServerSpec, Transport, config_json, defaults, labels, pod_template,
@@ -30,7 +30,7 @@ pub fn deployment(server: &MCPServer) -> serde_json::Result<Deployment> {
                 match_labels: Some(labels::selector(&server.name_any())),
                 match_expressions: None,
             },
-            strategy: Some(strategy(spec.transport)),
+            strategy: Some(strategy(spec)),
             template: template(server)?,
             ..Default::default()
         }),
@@ -41,18 +41,33 @@ pub fn deployment(server: &MCPServer) -> serde_json::Result<Deployment> {
 /// A stdio server is recreated, because two servers on one standard input make no sense. Of the others, no pod is
 /// removed before its successor is ready. The surge is Kubernetes' default; we set it so that we own it, and it goes
 /// when the strategy changes.
-fn strategy(transport: Transport) -> DeploymentStrategy {
-    if transport == Transport::Stdio {
+///
+/// The user's strategy replaces ours as a whole.
+fn strategy(spec: &MCPServerSpec) -> DeploymentStrategy {
+    let given = spec.strategy.clone();
+    let type_ = given.as_ref().and_then(|given| given.type_.as_deref());
+    if spec.transport == Transport::Stdio || type_ == Some("Recreate") {
         return DeploymentStrategy {
             type_: Some("Recreate".to_owned()),
             rolling_update: None,
         };
     }
+    let default = || IntOrString::String("25%".to_owned());
+    let (max_unavailable, max_surge) = match given {
+        None => (IntOrString::Int(0), default()),
+        Some(given) => {
+            let given = given.rolling_update.unwrap_or_default();
+            (
+                given.max_unavailable.unwrap_or_else(default),
+                given.max_surge.unwrap_or_else(default),
+            )
+        }
+    };
     DeploymentStrategy {
         type_: Some("RollingUpdate".to_owned()),
         rolling_update: Some(RollingUpdateDeployment {
-            max_unavailable: Some(IntOrString::Int(0)),
-            max_surge: Some(IntOrString::String("25%".to_owned())),
+            max_unavailable: Some(max_unavailable),
+            max_surge: Some(max_surge),
         }),
     }
 }
@@ -86,10 +101,11 @@ fn made(server: &MCPServer) -> PodTemplateSpec {
         labels::DEFAULT_CONTAINER.to_owned(),
         labels::CONTAINER.to_owned(),
     );
-    let annotations = config_hash.into_iter().chain([container_name]).collect();
+    let mut annotations = common_annotations(server);
+    annotations.extend(config_hash.into_iter().chain([container_name]));
     PodTemplateSpec {
         metadata: Some(ObjectMeta {
-            labels: Some(labels::all(server)),
+            labels: Some(common_labels(server)),
             annotations: Some(annotations),
             ..Default::default()
         }),

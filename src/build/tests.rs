@@ -3,7 +3,7 @@
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
-use super::{config_map, deployment, service};
+use super::{config_map, deployment, disruption_budget, service};
 use crate::api::{FieldPath, MCPServer, decode, defaults};
 use crate::validation;
 
@@ -28,6 +28,18 @@ fn children_of_each_sort_of_server() {
             "config": {"CORS_ORIGINS": "https://a.example, https://b.example"},
             "service": {"type": "LoadBalancer", "annotations": {"example.com/a": "b"}, "sessionAffinity": "ClientIP"},
             "health": {"livenessPath": "/alive"}}),
+        ),
+        (
+            "around_the_pods",
+            json!({"image": "x:1", "replicas": 3, "path": "/api/mcp",
+            "strategy": {"rollingUpdate": {"maxUnavailable": 1}},
+            "commonMetadata": {"labels": {"team": "t", "tier": "common"}, "annotations": {"example.com/a": "common", "example.com/b": "common"}},
+            "disruptionBudget": {"maxUnavailable": "50%"},
+            "service": {"type": "LoadBalancer", "port": 80, "appProtocol": "http", "labels": {"tier": "service"},
+                "annotations": {"example.com/a": "service"}, "loadBalancerClass": "example.com/lb",
+                "loadBalancerSourceRanges": ["10.0.0.0/8", "fd00::/64"], "externalTrafficPolicy": "Local",
+                "ipFamilyPolicy": "PreferDualStack"},
+            "podTemplate": {"metadata": {"labels": {"tier": "pod"}, "annotations": {"example.com/a": "pod"}}}}),
         ),
         ("stdio", json!({"image": "x:1", "transport": "stdio"})),
         (
@@ -55,6 +67,7 @@ fn children_of_each_sort_of_server() {
                 "deployment": deployment::deployment(&server).unwrap(),
                 "service": service::service(&server),
                 "configMap": config_map::config_map(&server),
+                "disruptionBudget": disruption_budget::disruption_budget(&server),
             })
         );
     }

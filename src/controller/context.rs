@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::{Api, Client};
 use tokio::sync::Semaphore;
 
@@ -44,6 +45,8 @@ pub struct Context {
     pub deployments: Cache<ChildView<Deployment>>,
     /// Their Services.
     pub services: Cache<ChildView<Service>>,
+    /// Their `PodDisruptionBudget`s.
+    pub disruption_budgets: Cache<ChildView<PodDisruptionBudget>>,
     /// Their pods.
     pub pods: Pods,
     /// Tells users.
@@ -107,6 +110,16 @@ impl Built for Service {
     }
 }
 
+impl Built for PodDisruptionBudget {
+    fn cache(context: &Context) -> &Cache<ChildView<Self>> {
+        &context.disruption_budgets
+    }
+
+    fn build(server: &MCPServer) -> serde_json::Result<Option<Self>> {
+        Ok(build::disruption_budget::disruption_budget(server))
+    }
+}
+
 impl Context {
     /// A context in which nothing is known yet.
     pub fn new(client: Client, instance: Option<String>, metrics: Arc<Metrics>) -> Self {
@@ -116,6 +129,7 @@ impl Context {
             config_maps: Cache::default(),
             deployments: Cache::default(),
             services: Cache::default(),
+            disruption_budgets: Cache::default(),
             pods: Pods::default(),
             publisher: Publisher::new(instance),
             memories: Memories::default(),
@@ -159,6 +173,7 @@ impl Context {
             config_map: self.child(server, &config_map_key(&server.key)),
             deployment: self.child(server, &server.key),
             service: self.child(server, &server.key),
+            disruption_budget: self.child(server, &server.key),
             pods: self.pods.of(&server.key),
         }
     }
@@ -171,10 +186,9 @@ impl Context {
     /// Forgets a server that has gone.
     pub fn forget(&self, key: &Key) {
         self.memories.forget(key);
-        for kind in ["Deployment", "Service"] {
-            self.refusals.forget(&(kind, key.clone()));
+        for child in children(key) {
+            self.refusals.forget(&child);
         }
-        self.refusals.forget(&("ConfigMap", config_map_key(key)));
     }
 }
 
@@ -189,6 +203,16 @@ impl Servers for Context {
     fn due(&self) -> usize {
         self.due.load(Ordering::Relaxed)
     }
+}
+
+/// Kind and name of each child that a server may have.
+pub fn children(server: &Key) -> [(&'static str, Key); 4] {
+    [
+        ("ConfigMap", config_map_key(server)),
+        ("Deployment", server.clone()),
+        ("Service", server.clone()),
+        ("PodDisruptionBudget", server.clone()),
+    ]
 }
 
 /// The name of a server's ConfigMap.

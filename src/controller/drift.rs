@@ -144,6 +144,15 @@ fn lay_over(live: &mut Value, desired: &Value, field: &str) {
             {
                 binary.retain(|key, _| !data.contains_key(key));
             }
+            // A disruption budget has one of the two.
+            for (one, other) in [
+                ("minAvailable", "maxUnavailable"),
+                ("maxUnavailable", "minAvailable"),
+            ] {
+                if desired.contains_key(one) && !desired.contains_key(other) {
+                    live.remove(other);
+                }
+            }
             for (key, value) in desired {
                 match live.get_mut(key) {
                     Some(live) => lay_over(live, value, key),
@@ -335,6 +344,12 @@ mod tests {
                 json!({"volumes": [{"name": "v", "configMap": {"name": "c"}}]}),
                 json!({"volumes": [{"name": "v", "emptyDir": {}}]}),
                 json!({"volumes": [{"name": "v", "configMap": {"name": "c"}}]}),
+            ),
+            (
+                "another number of a disruption budget",
+                json!({"spec": {"maxUnavailable": 1}}),
+                json!({"spec": {"minAvailable": 2, "x": 1}}),
+                json!({"spec": {"maxUnavailable": 1, "x": 1}}),
             ),
             (
                 "a key of ours among binary ones",

@@ -34,6 +34,7 @@ use futures::FutureExt;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::{Api, Client, Resource};
 use tokio::sync::{mpsc, watch as signal};
 use tokio::task::JoinSet;
@@ -134,6 +135,7 @@ pub async fn run(
         watches.children::<ConfigMap>(),
         watches.children::<Deployment>(),
         watches.children::<Service>(),
+        watches.children::<PodDisruptionBudget>(),
         watches.pods(),
     ];
     // A pass that saw half of the children would make the others anew.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
 use super::view::child::{ChildKind, ChildView};
 use super::view::pod::PodView;
@@ -52,6 +53,8 @@ pub struct Observed {
     pub deployment: Child<Deployment>,
     /// The Service.
     pub service: Child<Service>,
+    /// How many pods may be evicted.
+    pub disruption_budget: Child<PodDisruptionBudget>,
     /// The pods that there are.
     pub pods: Vec<Arc<PodView>>,
 }
@@ -72,6 +75,7 @@ impl Observed {
         matches!(self.config_map, Child::Leaving(_))
             || matches!(self.deployment, Child::Leaving(_))
             || matches!(self.service, Child::Leaving(_))
+            || matches!(self.disruption_budget, Child::Leaving(_))
     }
 
     /// The kinds of the children that are there.
@@ -80,6 +84,10 @@ impl Observed {
             ("ConfigMap", self.config_map.view().is_some()),
             ("Deployment", self.deployment.view().is_some()),
             ("Service", self.service.view().is_some()),
+            (
+                "PodDisruptionBudget",
+                self.disruption_budget.view().is_some(),
+            ),
         ];
         let there = all.into_iter().filter(|(_, is_there)| *is_there);
         there.map(|(kind, _)| kind).collect()

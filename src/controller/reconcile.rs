@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::Patch;
 use serde_json::json;
 
 use super::apply;
-use super::context::{Built, Context, config_map_key, is_ours};
+use super::context::{self, Built, Context, config_map_key, is_ours};
 use super::error::{CONFIGURATION_RETRY, Class, Error, Failed};
 use super::key::Key;
 use super::memory::Panic;
@@ -52,6 +53,7 @@ struct Children {
     config_map: Option<Wish<ConfigMap>>,
     deployment: Wish<Deployment>,
     service: Option<Wish<Service>>,
+    disruption_budget: Option<Wish<PodDisruptionBudget>>,
     /// What is said of its probes.
     hint: String,
 }
@@ -194,7 +196,7 @@ async fn bring_up(context: &Context, view: &ServerView) -> Result<Next, Failed> 
                 Ok(prepared) => prepared,
                 Err(error) => return Err(report_unprepared(context, view, error).await.into()),
             };
-            let applied = apply(context, &valid, children).await;
+            let applied = Box::pin(apply(context, &valid, children)).await;
             report(context, &valid, applied).await
         }
         Err(faulty) => {
@@ -282,37 +284,42 @@ fn build(valid: &Valid) -> Result<Children, Error> {
         hint: probes::hint(&server.spec, &deployment.body),
         deployment,
         service: wish(server)?,
+        disruption_budget: wish(server)?,
     })
 }
 
 async fn apply(context: &Context, valid: &Valid, children: Children) -> Applied {
     let server = &valid.view;
-    // The config is there before the pods that read it; the Service does not depend on either.
-    let (workload, service) = futures::join!(
+    let (key, budget) = (server.key.clone(), children.disruption_budget.as_ref());
+    // The config is there before the pods that read it; the others do not depend on either.
+    let (workload, service, budget) = futures::join!(
         apply_workload(context, server, &children),
-        apply_or_prune(
-            context,
-            server,
-            children.service.as_ref(),
-            server.key.clone()
-        ),
+        apply_or_prune(context, server, children.service.as_ref(), key.clone()),
+        apply_or_prune(context, server, budget, key.clone()),
     );
     let (config_map, deployment) = workload;
     let (config_map, config_failed) =
         as_left(context, server, &config_map_key(&server.key), config_map);
     let (deployment, deployment_failed) = as_left(context, server, &server.key, deployment);
-    let (service, service_failed) = as_left(context, server, &server.key, service);
+    let (service, service_failed) = as_left(context, server, &key, service);
+    let (disruption_budget, budget_failed) = as_left(context, server, &key, budget);
     Applied {
         observed: Observed {
             config_map,
             deployment,
             service,
+            disruption_budget,
             pods: context.pods.of(&server.key),
         },
-        errors: [config_failed, deployment_failed, service_failed]
-            .into_iter()
-            .flatten()
-            .collect(),
+        errors: [
+            config_failed,
+            deployment_failed,
+            service_failed,
+            budget_failed,
+        ]
+        .into_iter()
+        .flatten()
+        .collect(),
         hint: children.hint,
     }
 }
@@ -415,12 +422,8 @@ async fn report(context: &Context, valid: &Valid, applied: Applied) -> Result<Ne
     let found = status::status(about, &faults, &observed, Timestamp::now());
     let written = report::write(context, server, old.as_ref(), &found, &observed.kinds()).await;
     let waits = written.as_ref().ok().copied().flatten();
-    let names = [
-        ("ConfigMap", config_map_key(&server.key)),
-        ("Deployment", server.key.clone()),
-        ("Service", server.key.clone()),
-    ];
     let now = Instant::now();
+    let names = context::children(&server.key);
     let conflicts = names
         .iter()
         .filter_map(|name| context.refusals.conflict_left(name, now))

@@ -13,8 +13,8 @@ use super::memory::Written;
 use super::observed::{Child, Observed};
 use super::trouble::{Trouble, trouble};
 use super::view::child::{DeploymentFacts, Lack};
-use crate::api::v1alpha1::Phase;
-use crate::api::{FieldError, MCPServer, MCPServerStatus, labels};
+use crate::api::v1alpha1::{Address, Phase};
+use crate::api::{FieldError, MCPServer, MCPServerStatus, defaults, labels};
 
 /// Counters that change while a rollout goes on are written this often at most.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
@@ -290,6 +290,7 @@ fn ready(
         observed.config_map.conflict(),
         observed.deployment.conflict(),
         observed.service.conflict(),
+        observed.disruption_budget.conflict(),
     ];
     if let Some(conflict) = conflicts.into_iter().flatten().next() {
         return Finding::no(TYPE, "NameConflict", conflict);
@@ -408,6 +409,7 @@ fn assemble(
             ready_replicas: counts.map_or(0, |facts| facts.ready),
             replicas: counts.map_or(0, |facts| facts.replicas),
             selector: Some(labels::selector_string(&about.server.name_any())),
+            address: endpoint.is_some().then(|| address(about.server)).flatten(),
             endpoint,
             observed_generation: generation,
             last_transition_time,
@@ -432,12 +434,20 @@ fn short(message: String) -> String {
     message.chars().take(MOST).chain("…".chars()).collect()
 }
 
+/// Where clients of a network transport send their requests.
+fn address(server: &MCPServer) -> Option<Address> {
+    let spec = &server.spec;
+    spec.transport.is_network().then(|| Address {
+        url: format!("{}{}", endpoint(server), defaults::path(spec)),
+    })
+}
+
 /// Where clients find the server.
 pub fn endpoint(server: &MCPServer) -> String {
     let Key { name, namespace } = Key::of(server);
     let host = format!("{name}.{namespace}.svc.cluster.local");
     if server.spec.transport.is_network() {
-        format!("http://{host}:{}", server.spec.port)
+        format!("http://{host}:{}", defaults::service_port(&server.spec))
     } else {
         format!("stdio://{host}")
     }

@@ -18,5 +18,6 @@ pub fn of_spec(json: &str) -> Option<FieldError> {
         field: SPEC.field.to_owned(),
         reason: beyond.reason,
         message: beyond.message,
+        is_in_schema: false,
     })
 }

@@ -218,10 +218,9 @@ pub fn env(path: &FieldPath<'_>, env: &[EnvVar], faults: &mut Vec<FieldError>) {
     let mut seen = HashSet::new();
     for (index, entry) in env.iter().enumerate() {
         if !entry.name.is_empty() && !seen.insert(&entry.name) {
-            faults.push(FieldError::duplicate(
-                path.index(index).child("name"),
-                entry.name.as_str(),
-            ));
+            let path = path.index(index);
+            let fault = FieldError::duplicate(path.child("name"), entry.name.as_str());
+            faults.push(fault.in_schema());
         }
     }
 }

@@ -2,20 +2,26 @@
 
 pub mod budget;
 mod container;
+mod metadata;
 #[cfg(test)]
 mod properties;
+mod rollout;
+mod service;
 mod template;
 #[cfg(test)]
 mod tests;
+mod warnings;
+
+pub use warnings::{no_replicas, warnings};
 
 use std::collections::HashSet;
 
 use kube::ResourceExt;
-use serde_json::{Value, json};
+use metadata::Own;
 
 use crate::api::field_error::{FieldError, MOST_RECORDED, shown};
 use crate::api::v1alpha1::{MCPServer, MCPServerSpec, Transport};
-use crate::api::{FieldPath, config_json, image_reference, labels, names, pod_template, session};
+use crate::api::{FieldPath, config_json, image_reference, names, pod_template, session};
 
 /// The most bytes of a ConfigMap's values; the API server refuses more.
 const CONFIG_MAP_LIMIT: usize = 1024 * 1024;
@@ -41,16 +47,36 @@ const CONFIG_FILE_ENV: &str = "MCP_CONFIG_FILE";
 /// `old` is the stored object of an update. Faults that it already has are let through: a rule that was added later
 /// must not make stored objects uneditable.
 pub fn faults(server: &MCPServer, old: Option<&MCPServer>) -> Vec<FieldError> {
-    let mut faults = all_faults(server);
-    if let Some(old) = old.filter(|_| !faults.is_empty()) {
-        let known: HashSet<_> = all_faults(old).into_iter().collect();
-        faults.retain(|fault| !known.contains(fault));
+    let mut faults = new_faults(server, old, all_faults);
+    if let Some(old) = old {
+        service::change(&old.spec, &server.spec, &mut faults);
     }
     let more = faults.len().saturating_sub(MOST_FAULTS);
     if more > 0 {
         faults.truncate(MOST_FAULTS);
         let detail = format!("there are {more} more faults, shown when these are mended");
         faults.push(FieldError::forbidden(FieldPath::SPEC, detail));
+    }
+    faults
+}
+
+/// Whether the CRD's schema would refuse the object, and show a part of the faults only. Of the stored object of an
+/// update the API server lets the same faults through.
+pub fn is_refused_by_schema(server: &MCPServer, old: Option<&MCPServer>) -> bool {
+    let faults = new_faults(server, old, own_faults);
+    faults.iter().any(|fault| fault.is_in_schema)
+}
+
+/// The faults that the stored object has not.
+fn new_faults(
+    server: &MCPServer,
+    old: Option<&MCPServer>,
+    find: impl Fn(&MCPServer) -> Vec<FieldError>,
+) -> Vec<FieldError> {
+    let mut faults = find(server);
+    if let Some(old) = old.filter(|_| !faults.is_empty()) {
+        let known: HashSet<_> = find(old).into_iter().collect();
+        faults.retain(|fault| !known.contains(fault));
     }
     faults
 }
@@ -68,6 +94,13 @@ pub fn add_rules(faults: &mut Vec<FieldError>, mut rules: Vec<FieldError>) {
 }
 
 fn all_faults(server: &MCPServer) -> Vec<FieldError> {
+    let mut faults = own_faults(server);
+    template::pod_template(server, &mut faults);
+    faults
+}
+
+/// The faults of all but the pod template, of which the schema knows nothing.
+fn own_faults(server: &MCPServer) -> Vec<FieldError> {
     let spec = &server.spec;
     let mut faults = Vec::new();
     name(server, &mut faults);
@@ -93,9 +126,12 @@ fn all_faults(server: &MCPServer) -> Vec<FieldError> {
         &mut faults,
     );
     pull(spec, &mut faults);
-    service(spec, &mut faults);
+    service::service(spec, &mut faults);
     health(spec, &mut faults);
-    template::pod_template(server, &mut faults);
+    path(spec, &mut faults);
+    rollout::strategy(spec, &mut faults);
+    rollout::disruption_budget(spec, &mut faults);
+    common_metadata(spec, &mut faults);
     faults
 }
 
@@ -103,20 +139,15 @@ fn name(server: &MCPServer, faults: &mut Vec<FieldError>) {
     let name = server.name_any();
     let to_be_generated = server.metadata.name.is_none() && server.metadata.generate_name.is_some();
     if !to_be_generated && !names::is_dns1035_label(&name) {
-        faults.push(FieldError::invalid(
-            FieldPath::METADATA.child("name"),
-            name,
-            names::DNS_1035,
-        ));
+        let path = FieldPath::METADATA.child("name");
+        faults.push(FieldError::invalid(path, name, names::DNS_1035).in_schema());
     }
 }
 
 fn image(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
     if spec.image.is_empty() {
-        faults.push(FieldError::required(
-            FieldPath::SPEC.child("image"),
-            "name the container image of the server",
-        ));
+        let detail = "name the container image of the server";
+        faults.push(FieldError::required(FieldPath::SPEC.child("image"), detail).in_schema());
     } else if image_reference::parse(&spec.image).is_none() {
         let detail = "not an image reference; expected [registry/]repository[:tag][@digest], \
              the repository in lower case, the digest as well, all of it ASCII without spaces";
@@ -131,33 +162,25 @@ fn image(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
 /// Checks the number of replicas against the transport; also for requests to the scale subresource.
 pub fn replicas(transport: Transport, replicas: i32) -> Option<FieldError> {
     if replicas < 0 {
-        return Some(FieldError::invalid(
-            FieldPath::SPEC.child("replicas"),
-            replicas,
-            "must be 0 or more",
-        ));
+        let path = FieldPath::SPEC.child("replicas");
+        return Some(FieldError::invalid(path, replicas, "must be 0 or more").in_schema());
     }
     if transport == Transport::Stdio && replicas > 1 {
         let detail = format!(
             "stdio transport does not support multiple replicas (requested: {replicas}); \
              set it to 1, or use the transport http or streamable-http"
         );
-        return Some(FieldError::invalid(
-            FieldPath::SPEC.child("replicas"),
-            replicas,
-            detail,
-        ));
+        let path = FieldPath::SPEC.child("replicas");
+        return Some(FieldError::invalid(path, replicas, detail).in_schema());
     }
     None
 }
 
 fn scale(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
     if !(1..=65535).contains(&spec.port) {
-        faults.push(FieldError::invalid(
-            FieldPath::SPEC.child("port"),
-            spec.port,
-            "must be between 1 and 65535",
-        ));
+        let detail = "must be between 1 and 65535";
+        let path = FieldPath::SPEC.child("port");
+        faults.push(FieldError::invalid(path, spec.port, detail).in_schema());
     }
     faults.extend(replicas(spec.transport, spec.replicas));
 }
@@ -242,11 +265,9 @@ fn service_account(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
         .as_deref()
         .filter(|name| !names::is_dns1123_subdomain(name))
     {
-        faults.push(FieldError::invalid(
-            FieldPath::SPEC.child("serviceAccount"),
-            name,
-            names::DNS_1123,
-        ));
+        let path = FieldPath::SPEC.child("serviceAccount");
+        let fault = FieldError::invalid(path, name, names::DNS_1123);
+        faults.push(fault.in_schema_if_longer(name, names::LONGEST_SUBDOMAIN));
     }
 }
 
@@ -261,8 +282,22 @@ fn one_of(
     }
 }
 
+/// The same where the schema has an enum.
+fn in_enum(
+    path: &FieldPath<'_>,
+    value: Option<&str>,
+    supported: &[&str],
+    faults: &mut Vec<FieldError>,
+) {
+    let known = faults.len();
+    one_of(path, value, supported, faults);
+    for fault in &mut faults[known..] {
+        fault.is_in_schema = true;
+    }
+}
+
 fn pull(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
-    one_of(
+    in_enum(
         &FieldPath::SPEC.child("imagePullPolicy"),
         spec.image_pull_policy.as_deref(),
         &["Always", "IfNotPresent", "Never"],
@@ -274,71 +309,18 @@ fn pull(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
         let path = path.index(index);
         let path = path.child("name");
         if !names::is_dns1123_subdomain(&secret.name) {
-            faults.push(FieldError::invalid(
-                path,
-                secret.name.as_str(),
-                names::DNS_1123,
-            ));
+            let fault = FieldError::invalid(path, secret.name.as_str(), names::DNS_1123);
+            faults.push(fault.in_schema_if_longer(&secret.name, names::LONGEST_SUBDOMAIN));
         } else if !seen.insert(&secret.name) {
-            faults.push(FieldError::duplicate(path, secret.name.as_str()));
+            faults.push(FieldError::duplicate(path, secret.name.as_str()).in_schema());
         }
-    }
-}
-
-fn service(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
-    let Some(service) = &spec.service else { return };
-    let path = FieldPath::SPEC.child("service");
-    if spec.transport == Transport::Stdio {
-        let annotations = &service.annotations;
-        let given = [
-            ("type", service.type_.as_deref().map(Value::from)),
-            (
-                "annotations",
-                (!annotations.is_empty()).then(|| json!(annotations)),
-            ),
-            (
-                "sessionAffinity",
-                service.session_affinity.as_deref().map(Value::from),
-            ),
-        ];
-        for (field, value) in given {
-            let Some(value) = value else { continue };
-            let detail = format!(
-                "a stdio server has no Service (value {}); remove it, or use the transport http or streamable-http",
-                shown(&value)
-            );
-            faults.push(FieldError::forbidden(path.child(field), detail));
-        }
-    }
-    one_of(
-        &path.child("type"),
-        service.type_.as_deref(),
-        &["ClusterIP", "NodePort", "LoadBalancer"],
-        faults,
-    );
-    one_of(
-        &path.child("sessionAffinity"),
-        service.session_affinity.as_deref(),
-        &["None", "ClientIP"],
-        faults,
-    );
-    for key in service
-        .annotations
-        .keys()
-        .filter(|key| !names::is_qualified_name(&key.to_lowercase()))
-    {
-        faults.push(FieldError::invalid(
-            path.child("annotations"),
-            key.as_str(),
-            names::QUALIFIED_NAME,
-        ));
     }
 }
 
 fn health(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
     let Some(health) = &spec.health else { return };
     let fields = FieldPath::SPEC.child("health");
-    one_of(
+    in_enum(
         &fields.child("type"),
         health.type_.as_deref(),
         &["HTTP", "TCP", "None"],
@@ -356,7 +338,7 @@ fn health(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
             let detail = format!(
                 "{path:?} is for spec.health.type HTTP, not {type_}; remove it, or use HTTP"
             );
-            faults.push(FieldError::forbidden(field, detail));
+            faults.push(FieldError::forbidden(field, detail).in_schema());
         }
         if !path.starts_with('/') {
             faults.push(FieldError::invalid(
@@ -368,108 +350,35 @@ fn health(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
     }
 }
 
-/// Warnings about what is valid but probably not meant. Never a reason to refuse.
-pub fn warnings(server: &MCPServer) -> Vec<String> {
-    let spec = &server.spec;
-    let mut warnings = Vec::new();
-    if let Some(text) = moving_tag(&spec.image) {
-        warnings.push(text);
+fn path(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
+    const PATH: FieldPath<'_> = FieldPath::SPEC.child("path");
+    let Some(path) = spec.path.as_deref() else {
+        return;
+    };
+    if spec.transport == Transport::Stdio {
+        let detail = format!(
+            "a stdio server has no address (value {}); remove it, or use the transport http or streamable-http",
+            shown(&path.into())
+        );
+        faults.push(FieldError::forbidden(PATH, detail).in_schema());
     }
-    let config = FieldPath::SPEC.child("config");
-    for (key, of) in [
-        (session::SESSION_TIMEOUT, Transport::StreamableHttp),
-        (session::CORS_ORIGINS, Transport::Http),
-    ] {
-        if spec.transport != of && spec.config.contains_key(key) {
-            let (used, is) = (of.as_str(), spec.transport.as_str());
-            warnings.push(format!(
-                "{}: only the transport {used} uses it; this one is {is}",
-                config.key(key)
-            ));
-        }
+    let is_in_path = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@%/".contains(&b);
+    if path.chars().count() > names::LONGEST_PATH {
+        faults.push(FieldError::too_long(PATH, path.len(), names::LONGEST_PATH).in_schema());
+    } else if !path.starts_with('/') {
+        faults.push(FieldError::invalid(PATH, path, "must start with '/'").in_schema());
+    } else if !path.bytes().all(is_in_path) {
+        let detail = "must be the path of a URL, such as /mcp: without spaces, '?' and '#', other characters as %XX";
+        faults.push(FieldError::invalid(PATH, path, detail));
     }
-    let env = FieldPath::SPEC.child("env");
-    for (index, entry) in spec.env.iter().enumerate() {
-        warnings.extend(replaced(spec, &env.index(index), &entry.name));
-    }
-    if let Some((at, container)) = pod_template::own_container(spec.pod_template.as_ref()) {
-        let pod = FieldPath::POD_TEMPLATE.child("spec");
-        let containers = pod.child("containers");
-        let ours = containers.index(at);
-        let env = ours.child("env");
-        for (index, name) in pod_template::env(container) {
-            warnings.extend(replaced(spec, &env.index(index), name));
-        }
-    }
-    warnings.extend(not_hardened(spec));
-    warnings.extend(no_replicas(spec.replicas));
-    warnings
 }
 
-/// The warning about a security context that leaves out what the operator would set: it replaces the whole.
-fn not_hardened(spec: &MCPServerSpec) -> Option<String> {
-    let given = spec.security_context.as_ref()?;
-    let left_out: Vec<_> = [
-        (
-            "allowPrivilegeEscalation",
-            given.allow_privilege_escalation.is_none(),
-        ),
-        ("capabilities", given.capabilities.is_none()),
-        (
-            "readOnlyRootFilesystem",
-            given.read_only_root_filesystem.is_none(),
-        ),
-        ("runAsNonRoot", given.run_as_non_root.is_none()),
-        ("runAsUser", given.run_as_user.is_none()),
-        ("seccompProfile", given.seccomp_profile.is_none()),
-    ]
-    .into_iter()
-    .filter_map(|(field, is_left_out)| is_left_out.then_some(field))
-    .collect();
-    (!left_out.is_empty()).then(|| {
-        format!(
-            "spec.securityContext: it replaces the operator's as a whole, so that these are not set any more: {}; to change \
-             one field and keep the others, set it for the container {} in spec.podTemplate",
-            left_out.join(", "),
-            labels::CONTAINER
-        )
-    })
-}
-
-/// The warning about a variable that replaces one of the operator's.
-fn replaced(spec: &MCPServerSpec, path: &FieldPath<'_>, name: &str) -> Option<String> {
-    is_built_in(spec, name).then(|| {
-        let path = path.child("name");
-        format!("{path}: {name} replaces the variable that the operator sets")
-    })
-}
-
-/// Whether the operator sets the variable in the pods of this server.
-fn is_built_in(spec: &MCPServerSpec, name: &str) -> bool {
-    BUILT_IN_ENV.contains(&name) && (name != CONFIG_FILE_ENV || !spec.config.is_empty())
-}
-
-/// The warning about zero replicas; also for requests to the scale subresource.
-pub fn no_replicas(replicas: i32) -> Option<String> {
-    (replicas == 0).then(|| {
-        let path = FieldPath::SPEC.child("replicas");
-        format!("{path}: 0 replicas; nothing will run until it is scaled up")
-    })
-}
-
-fn moving_tag(image: &str) -> Option<String> {
-    let reference = image_reference::parse(image)?;
-    if reference.digest.is_some() {
-        return None;
-    }
-    let path = FieldPath::SPEC.child("image");
-    match reference.tag {
-        Some("latest") => Some(format!(
-            "{path}: {image:?} has the tag latest, which moves; name a version or a digest"
-        )),
-        Some(_) => None,
-        None => Some(format!(
-            "{path}: {image:?} has no tag, which means latest, which moves; name a version or a digest"
-        )),
-    }
+fn common_metadata(spec: &MCPServerSpec, faults: &mut Vec<FieldError>) {
+    let Some(common) = &spec.common_metadata else {
+        return;
+    };
+    let path = FieldPath::SPEC.child("commonMetadata");
+    let (labels, annotations) = (path.child("labels"), path.child("annotations"));
+    metadata::labels(&labels, &common.labels, Own::Refused, faults);
+    metadata::annotations(&annotations, &common.annotations, Own::Refused, faults);
 }

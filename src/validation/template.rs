@@ -1,7 +1,7 @@
 //! The rules of `spec.podTemplate`: they find what would stop the pods later. They look at it as the user wrote it,
 //! for the paths, and as `build` merges it, for what the pods get.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use k8s_openapi::api::core::v1::{
     Container, ContainerPort, PodSpec, PodTemplateSpec, ResourceRequirements, SecurityContext,
@@ -10,6 +10,7 @@ use kube::ResourceExt;
 use serde_json::Value;
 
 use super::container;
+use super::metadata::{self, Own};
 use crate::api::field_error::{MOST_RECORDED, shown};
 use crate::api::v1alpha1::{MCPServer, Resources};
 use crate::api::{FieldError, FieldPath, defaults, labels, merge_keys, names, pod_template};
@@ -25,7 +26,7 @@ pub fn pod_template(server: &MCPServer, faults: &mut Vec<FieldError>) {
         Ok(template) => template,
         Err(errors) => return faults.extend(errors),
     };
-    metadata(&template, faults);
+    metadata_of(&template, faults);
     if let Some(spec) = &template.spec {
         pod(spec, overlay, faults);
     }
@@ -58,40 +59,16 @@ fn duplicates(value: &Value, path: &FieldPath<'_>, field: &str, faults: &mut Vec
     }
 }
 
-fn metadata(template: &PodTemplateSpec, faults: &mut Vec<FieldError>) {
-    let empty = BTreeMap::new();
+fn metadata_of(template: &PodTemplateSpec, faults: &mut Vec<FieldError>) {
+    let Some(given) = &template.metadata else {
+        return;
+    };
     let path = FieldPath::POD_TEMPLATE.child("metadata");
-    let labels = path.child("labels");
-    let metadata = template.metadata.as_ref();
-    for (key, value) in metadata.and_then(|m| m.labels.as_ref()).unwrap_or(&empty) {
-        let path = labels.key(key);
-        if !names::is_qualified_name(key) {
-            faults.push(FieldError::invalid(
-                path,
-                key.as_str(),
-                names::QUALIFIED_NAME,
-            ));
-        }
-        if !names::is_label_value(value) {
-            faults.push(FieldError::invalid(
-                path,
-                value.as_str(),
-                names::LABEL_VALUE,
-            ));
-        }
+    if let Some(labels) = &given.labels {
+        metadata::labels(&path.child("labels"), labels, Own::Judged, faults);
     }
-    for key in metadata
-        .and_then(|m| m.annotations.as_ref())
-        .unwrap_or(&empty)
-        .keys()
-    {
-        if !names::is_qualified_name(&key.to_lowercase()) {
-            faults.push(FieldError::invalid(
-                path.child("annotations"),
-                key.as_str(),
-                names::QUALIFIED_NAME,
-            ));
-        }
+    if let Some(annotations) = &given.annotations {
+        metadata::annotations(&path.child("annotations"), annotations, Own::Judged, faults);
     }
 }
 
@@ -346,7 +323,9 @@ fn merged(server: &MCPServer, written: &PodTemplateSpec, faults: &mut Vec<FieldE
         .iter()
         .position(|container| container.name == labels::CONTAINER);
     let path = index.map_or(pod, |index| containers.index(index));
-    if container.image.as_deref().unwrap_or_default().is_empty() {
+    // One that the spec does not name is no fault of the pod template.
+    let has_none = container.image.as_deref().unwrap_or_default().is_empty();
+    if has_none && !server.spec.image.is_empty() {
         faults.push(FieldError::required(
             path.child("image"),
             "the server's image cannot be removed",

@@ -100,6 +100,29 @@ fn what_kubernetes_takes_is_taken() {
             "an image on an IPv6 host",
             json!({"image": "[fd00::1]:5000/app:1"}),
         ),
+        (
+            "a Service with all that it can have",
+            json!({"service": {"type": "LoadBalancer", "port": 80, "appProtocol": "kubernetes.io/h2c",
+            "loadBalancerClass": "example.com/lb", "loadBalancerSourceRanges": [" 10.0.0.0/8 ", "fd00::/0"],
+            "externalTrafficPolicy": "Local", "ipFamilyPolicy": "RequireDualStack",
+            "labels": {"example.com/a": ""}, "annotations": {"Example.com/A": "any text"}}}),
+        ),
+        (
+            "a strategy without numbers",
+            json!({"strategy": {"rollingUpdate": {}}}),
+        ),
+        (
+            "more pods at once than there are",
+            json!({"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "200%", "maxUnavailable": "0%"}}}),
+        ),
+        (
+            "a disruption budget for stdio",
+            json!({"transport": "stdio", "disruptionBudget": {"minAvailable": "100%"}}),
+        ),
+        (
+            "labels and annotations of all children",
+            json!({"commonMetadata": {"labels": {"team": "a"}, "annotations": {"example.com/owner": "a b"}}}),
+        ),
     ];
     for (what, spec) in table {
         assert_eq!(faults(&server(&spec), None), [], "{what}: {spec}");
@@ -245,6 +268,156 @@ fn what_kubernetes_refuses_is_refused_with_its_field_and_value() {
             "\"bob\"",
         ),
         (
+            "a Service's port for stdio",
+            json!({"transport": "stdio", "service": {"port": 80}}),
+            "spec.service.port".to_owned(),
+            "80",
+        ),
+        (
+            "a Service's port that is none",
+            json!({"service": {"port": 70000}}),
+            "spec.service.port".to_owned(),
+            "70000",
+        ),
+        (
+            "a protocol's name",
+            json!({"service": {"appProtocol": "h2 c"}}),
+            "spec.service.appProtocol".to_owned(),
+            "\"h2 c\"",
+        ),
+        (
+            "a class without a load balancer",
+            json!({"service": {"type": "NodePort", "loadBalancerClass": "a"}}),
+            "spec.service.loadBalancerClass".to_owned(),
+            "LoadBalancer, not NodePort",
+        ),
+        (
+            "source ranges without a load balancer",
+            json!({"service": {"loadBalancerSourceRanges": ["10.0.0.0/8"]}}),
+            "spec.service.loadBalancerSourceRanges".to_owned(),
+            "[\"10.0.0.0/8\"]",
+        ),
+        (
+            "an address that is no range",
+            json!({"service": {"type": "LoadBalancer", "loadBalancerSourceRanges": ["10.0.0.0/8", "10.0.0.1", "::/129", "10.0.0.0/+8"]}}),
+            "spec.service.loadBalancerSourceRanges[3]".to_owned(),
+            "\"10.0.0.0/+8\"",
+        ),
+        (
+            "traffic from outside that cannot come",
+            json!({"service": {"externalTrafficPolicy": "Local"}}),
+            "spec.service.externalTrafficPolicy".to_owned(),
+            "NodePort or LoadBalancer, not ClusterIP",
+        ),
+        (
+            "a Service's label of the operator's own",
+            json!({"service": {"labels": {"app.kubernetes.io/instance": "b"}}}),
+            "spec.service.labels[app.kubernetes.io/instance]".to_owned(),
+            "\"b\"",
+        ),
+        (
+            "a Service's annotation of the operator's own",
+            json!({"service": {"annotations": {"mcp.example.com/applied-hash": "b"}}}),
+            "spec.service.annotations[mcp.example.com/applied-hash]".to_owned(),
+            "\"b\"",
+        ),
+        (
+            "a label of all children that is the operator's own",
+            json!({"commonMetadata": {"labels": {"mcp.example.com/transport": "http"}}}),
+            "spec.commonMetadata.labels[mcp.example.com/transport]".to_owned(),
+            "\"http\"",
+        ),
+        (
+            "an annotation of all children that is the operator's own",
+            json!({"commonMetadata": {"annotations": {"kubectl.kubernetes.io/default-container": "x"}}}),
+            "spec.commonMetadata.annotations[kubectl.kubernetes.io/default-container]".to_owned(),
+            "\"x\"",
+        ),
+        (
+            "a label's value of all children",
+            json!({"commonMetadata": {"labels": {"a": "b c"}}}),
+            "spec.commonMetadata.labels[a]".to_owned(),
+            "\"b c\"",
+        ),
+        (
+            "annotations that are too long together",
+            json!({"commonMetadata": {"annotations": {"a": "x".repeat(200_000), "b": "x".repeat(100_000)}}}),
+            "spec.commonMetadata.annotations".to_owned(),
+            "300002",
+        ),
+        (
+            "a path of stdio",
+            json!({"transport": "stdio", "path": "/mcp"}),
+            "spec.path".to_owned(),
+            "\"/mcp\"",
+        ),
+        (
+            "a path that does not start as one",
+            json!({"path": "mcp"}),
+            "spec.path".to_owned(),
+            "\"mcp\"",
+        ),
+        (
+            "a path with a query",
+            json!({"path": "/mcp?a=b"}),
+            "spec.path".to_owned(),
+            "\"/mcp?a=b\"",
+        ),
+        (
+            "a strategy of stdio",
+            json!({"transport": "stdio", "strategy": {"type": "Recreate"}}),
+            "spec.strategy".to_owned(),
+            "Recreate",
+        ),
+        (
+            "a strategy that there is not",
+            json!({"strategy": {"type": "BlueGreen"}}),
+            "spec.strategy.type".to_owned(),
+            "\"BlueGreen\"",
+        ),
+        (
+            "numbers for a strategy without any",
+            json!({"strategy": {"type": "Recreate", "rollingUpdate": {"maxSurge": 1}}}),
+            "spec.strategy.rollingUpdate".to_owned(),
+            "{\"maxSurge\":1}",
+        ),
+        (
+            "a strategy that replaces nothing",
+            json!({"strategy": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": "0%"}}}),
+            "spec.strategy.rollingUpdate.maxUnavailable".to_owned(),
+            "\"0%\"",
+        ),
+        (
+            "less than no pods",
+            json!({"strategy": {"rollingUpdate": {"maxSurge": -1}}}),
+            "spec.strategy.rollingUpdate.maxSurge".to_owned(),
+            "-1",
+        ),
+        (
+            "more than all pods",
+            json!({"strategy": {"rollingUpdate": {"maxUnavailable": "101%"}}}),
+            "spec.strategy.rollingUpdate.maxUnavailable".to_owned(),
+            "\"101%\"",
+        ),
+        (
+            "a disruption budget of nothing",
+            json!({"disruptionBudget": {}}),
+            "spec.disruptionBudget".to_owned(),
+            "set one of minAvailable and maxUnavailable",
+        ),
+        (
+            "a disruption budget of both",
+            json!({"disruptionBudget": {"minAvailable": 1, "maxUnavailable": 1}}),
+            "spec.disruptionBudget".to_owned(),
+            "cannot be used together",
+        ),
+        (
+            "a share of pods in other words",
+            json!({"disruptionBudget": {"minAvailable": "half"}}),
+            "spec.disruptionBudget.minAvailable".to_owned(),
+            "\"half\"",
+        ),
+        (
             "an item twice beside a field that no pod has",
             pod(json!({"x": 1, "volumes": [{"name": "v"}, {"name": "v"}]})),
             format!("{POD}.volumes[1].name"),
@@ -316,6 +489,84 @@ fn a_security_context_that_drops_the_hardening_is_told() {
             ),
             None => assert_eq!(warnings, Vec::<String>::new()),
         }
+    }
+}
+
+#[test]
+fn the_class_of_a_load_balancer_stays_while_there_is_one() {
+    let service = |type_: &str, class: Option<&str>| {
+        server(&json!({"service": {"type": type_, "loadBalancerClass": class}}))
+    };
+    let balancer = |class: Option<&str>| service("LoadBalancer", class);
+    let table = vec![
+        ("the same", balancer(Some("a")), balancer(Some("a")), None),
+        (
+            "another",
+            balancer(Some("a")),
+            balancer(Some("b")),
+            Some("Invalid value: \"b\""),
+        ),
+        (
+            "none any more",
+            balancer(Some("a")),
+            balancer(None),
+            Some("Invalid value: null"),
+        ),
+        (
+            "one where none was",
+            balancer(None),
+            balancer(Some("a")),
+            Some("it is none"),
+        ),
+        (
+            "of a new load balancer",
+            service("NodePort", None),
+            balancer(Some("a")),
+            None,
+        ),
+        (
+            "of one that goes",
+            balancer(Some("a")),
+            service("NodePort", None),
+            None,
+        ),
+    ];
+    for (what, old, new, expected) in table {
+        let found = faults(&new, Some(&old));
+        match expected {
+            None => assert_eq!(found, [], "{what}"),
+            Some(text) => {
+                let [fault] = &found[..] else {
+                    panic!("{what}: {found:?}")
+                };
+                let field = "spec.service.loadBalancerClass";
+                assert!(
+                    fault.field == field && fault.message.contains(text),
+                    "{what}: {fault}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_disruption_budget_that_keeps_a_node_from_being_drained_is_told() {
+    for (replicas, budget, blocks) in [
+        (2, json!({"minAvailable": 1}), false),
+        (1, json!({"minAvailable": 1}), true),
+        (0, json!({"minAvailable": 1}), false),
+        (3, json!({"minAvailable": "100%"}), true),
+        (3, json!({"maxUnavailable": 0}), true),
+        (3, json!({"maxUnavailable": "0%"}), true),
+        (3, json!({"maxUnavailable": 1}), false),
+    ] {
+        let warnings = warnings(&server(
+            &json!({"replicas": replicas, "disruptionBudget": budget}),
+        ));
+        let is_told = warnings
+            .iter()
+            .any(|warning| warning.starts_with("spec.disruptionBudget: no pod"));
+        assert_eq!(is_told, blocks, "{replicas} {budget}: {warnings:?}");
     }
 }
 

@@ -415,6 +415,39 @@ async fn all_faults_come_in_one_answer() {
         (details.kind.as_str(), details.name.as_str()),
         ("MCPServer", "a")
     );
+
+    // What the schema would say, and what it knows nothing of; on update, too.
+    let spec = json!({
+        "image": "", "transport": "stdio", "port": 0, "replicas": -1, "path": "x", "serviceAccount": "A",
+        "health": {"type": "TCP", "livenessPath": "/a"}, "disruptionBudget": {}, "strategy": {},
+        "env": [{"name": "A"}, {"name": "A"}], "podTemplate": {"spec": {"containers": [{"name": "s"}]}},
+    });
+    let expected = [
+        "spec.image",
+        "spec.port",
+        "spec.replicas",
+        "spec.serviceAccount",
+        "spec.env[1].name",
+        "spec.health.livenessPath",
+        "spec.path",
+        "spec.path",
+        "spec.strategy",
+        "spec.disruptionBudget",
+        "spec.podTemplate.spec.containers[0].image",
+    ];
+    space
+        .create("b", json!({"image": "x:1", "replicas": 0}))
+        .await
+        .unwrap();
+    for answer in [
+        space.create("a", spec.clone()).await,
+        space.patch("b", json!({"spec": spec})).await,
+    ] {
+        let status = refusal(answer);
+        let causes = status.details.clone().expect("details").causes;
+        let fields: Vec<_> = causes.iter().map(|cause| cause.field.as_str()).collect();
+        assert_eq!(fields, expected, "{status:?}");
+    }
 }
 
 /// Whoever sends it, and in whichever way.

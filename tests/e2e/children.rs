@@ -3,6 +3,7 @@
 use cluster::eventually;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use mcp_operator::api::labels;
@@ -351,6 +352,16 @@ async fn every_change_of_shape_is_taken_by_the_api_server() {
         json!({"transport": "stdio"}),
         json!({"transport": "http", "service": {"type": "NodePort"}}),
         json!({"service": {"sessionAffinity": "None", "type": "ClusterIP"}}),
+        json!({"service": {"port": 80, "appProtocol": "http", "labels": {"a": "b"}, "annotations": {"example.com/a": "b"},
+            "type": "NodePort", "externalTrafficPolicy": "Local", "ipFamilyPolicy": "PreferDualStack"}}),
+        json!({"service": {"port": 81}}),
+        json!({"service": {"ipFamilyPolicy": "PreferDualStack"}}),
+        json!({"strategy": {"type": "Recreate"}}),
+        json!({"strategy": {"rollingUpdate": {"maxUnavailable": "50%"}}}),
+        json!({"strategy": {"type": "Recreate"}, "path": "/x"}),
+        json!({"disruptionBudget": {"minAvailable": 1}}),
+        json!({"disruptionBudget": {"maxUnavailable": "50%"}, "commonMetadata": {"labels": {"a": "b"}, "annotations": {"a": "b"}}}),
+        json!({"commonMetadata": {"labels": {"c": "d"}}}),
         overlay(
             probe(json!({"httpGet": {"port": "mcp"}})),
             json!([{"name": "v", "secret": {"secretName": "s"}}]),
@@ -400,7 +411,14 @@ async fn every_change_of_shape_is_taken_by_the_api_server() {
                 };
             }
         }
-        for key in ["env", "service", "health", "podTemplate"] {
+        for key in [
+            "env",
+            "service",
+            "health",
+            "podTemplate",
+            "strategy",
+            "disruptionBudget",
+        ] {
             // A merge patch would merge them.
             space
                 .patch("a", json!({"spec": {key: null}}))
@@ -427,6 +445,17 @@ async fn every_change_of_shape_is_taken_by_the_api_server() {
         previous = shape;
     }
     let deployment = space.api::<Deployment>().get("a").await.unwrap();
+    let service = space.api::<Service>().get("a").await.unwrap();
+    for labels in [deployment.labels(), service.labels()] {
+        assert!(!labels.contains_key("c"), "{labels:?}");
+    }
+    let policy = as_json(&service)["spec"]["ipFamilyPolicy"].clone();
+    assert_eq!(policy, "SingleStack");
+    assert_eq!(
+        as_json(&deployment)["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"],
+        0
+    );
+    space.until_gone::<PodDisruptionBudget>("a").await;
     let spec = pod_spec(&deployment);
     assert_eq!(spec.containers.len(), 1, "the sidecar has gone");
     let names: Vec<_> = spec
@@ -469,6 +498,17 @@ async fn an_object_of_somebody_else_is_left_alone_and_named() {
         .create(&post, &deployment)
         .await
         .unwrap();
+
+    let budget: PodDisruptionBudget =
+        serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"minAvailable": 1}}))
+            .unwrap();
+    let budgets = space.api::<PodDisruptionBudget>();
+    budgets.create(&post, &budget).await.unwrap();
+    let spec = json!({"image": "x:1", "disruptionBudget": {"maxUnavailable": 1}});
+    space.create("p", spec).await.unwrap();
+    let server = space.until_reason("p", "Ready", "NameConflict").await;
+    let text = message(&server, "Ready");
+    assert!(text.contains("PodDisruptionBudget \"p\""), "{text}");
 
     for (name, type_, named) in [
         ("s", "ServiceReady", "Service \"s\""),
@@ -539,8 +579,12 @@ async fn an_object_of_somebody_else_is_left_alone_and_named() {
         .delete("c-config", &DeleteParams::default())
         .await
         .unwrap();
-    space.until_ready("s").await;
-    space.until_ready("c").await;
+    let untouched = budgets.get("p").await.unwrap();
+    assert_eq!(untouched.owner_references(), []);
+    budgets.delete("p", &DeleteParams::default()).await.unwrap();
+    for name in ["s", "c", "p"] {
+        space.until_ready(name).await;
+    }
 }
 
 #[tokio::test]

@@ -27,6 +27,7 @@ mod node;
 mod policy;
 mod rbac;
 mod restart;
+mod schema;
 mod setup;
 mod status;
 mod wire;

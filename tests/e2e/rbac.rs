@@ -9,6 +9,8 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use mcp_operator::api::MCPServer;
@@ -139,7 +141,10 @@ async fn live(cluster: &Cluster) -> Result<()> {
     let space = Space::within(cluster, "life").await;
     let (merge, by) = (PatchParams::default(), |value: Value| Patch::Merge(value));
     space
-        .create("a", json!({"image": "x:1", "config": {"A": "b"}}))
+        .create(
+            "a",
+            json!({"image": "x:1", "config": {"A": "b"}, "disruptionBudget": {"maxUnavailable": 1}}),
+        )
         .await?;
     space.until_ready("a").await;
 
@@ -187,6 +192,19 @@ async fn live(cluster: &Cluster) -> Result<()> {
                 .is_some_and(|ports| ports.len() == 1 && ports[0]["port"] == 8080)
         })
         .await;
+    let budgets: Api<PodDisruptionBudget> = space.api();
+    let other = json!([{"op": "remove", "path": "/spec/maxUnavailable"},
+        {"op": "add", "path": "/spec/minAvailable", "value": 1}]);
+    let other: json_patch::Patch = serde_json::from_value(other)?;
+    budgets
+        .patch("a", &merge, &Patch::Json::<()>(other))
+        .await?;
+    space
+        .until_object::<PodDisruptionBudget>("a", "its number is ours", |budget| {
+            let spec = budget.spec.clone().unwrap_or_default();
+            spec.min_available.is_none() && spec.max_unavailable == Some(IntOrString::Int(1))
+        })
+        .await;
     // A key that somebody has put there as binary data, and that is wanted as text later.
     let config_maps: Api<ConfigMap> = space.api();
     let binary = json!({"binaryData": {"C": ByteString(b"x".to_vec())}});
@@ -226,10 +244,11 @@ async fn live(cluster: &Cluster) -> Result<()> {
     }
 
     // No network, no config: children that are not wanted any more.
-    let stdio = json!({"spec": {"transport": "stdio", "replicas": 1, "config": null}});
+    let stdio = json!({"spec": {"transport": "stdio", "replicas": 1, "config": null, "disruptionBudget": null}});
     space.patch("a", stdio).await?;
     space.until_gone::<Service>("a").await;
     space.until_gone::<ConfigMap>("a-config").await;
+    space.until_gone::<PodDisruptionBudget>("a").await;
     space.servers().delete("a", &Default::default()).await?;
     space.until_gone::<MCPServer>("a").await;
 

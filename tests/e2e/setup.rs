@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, CustomResourceExt, ResourceExt};
-use mcp_operator::api::MCPServer;
+use mcp_operator::api::{MCPServer, schema};
 use serde_json::{Value, json};
 
 use crate::rbac;
@@ -29,7 +29,7 @@ pub const SOON: Duration = Duration::from_mins(3);
 /// Options of a cluster that knows the kind from the start.
 pub fn options() -> Options {
     Options {
-        crds: vec![MCPServer::crd()],
+        crds: vec![schema::crd().expect("a schema")],
         ..Options::default()
     }
 }
@@ -386,11 +386,19 @@ impl Space {
             .await
     }
 
-    pub async fn create_object(&self, mut object: Value) -> kube::Result<MCPServer> {
+    pub async fn create_object(&self, object: Value) -> kube::Result<MCPServer> {
+        self.create_with(object, &PostParams::default()).await
+    }
+
+    pub async fn create_with(
+        &self,
+        mut object: Value,
+        parameters: &PostParams,
+    ) -> kube::Result<MCPServer> {
         object["apiVersion"] = json!("mcp.example.com/v1alpha1");
         object["kind"] = json!("MCPServer");
         let object: DynamicObject = serde_json::from_value(object).unwrap();
-        let created = self.raw().create(&PostParams::default(), &object).await?;
+        let created = self.raw().create(parameters, &object).await?;
         Ok(serde_json::from_value(serde_json::to_value(created).unwrap()).unwrap())
     }
 

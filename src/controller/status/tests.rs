@@ -85,6 +85,7 @@ fn observed(deployment: Child<Deployment>, service: Child<Service>) -> Observed 
         config_map: Child::NotWanted,
         deployment,
         service,
+        disruption_budget: Child::NotWanted,
         pods: Vec::new(),
     }
 }

@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::Resource;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -199,6 +200,14 @@ impl<K: ChildKind> View for ChildView<K> {
 }
 
 impl ChildKind for ConfigMap {
+    type Facts = ();
+
+    fn facts(_: i64, _: Option<&RawValue>, _: Option<&RawValue>) -> serde_json::Result<()> {
+        Ok(())
+    }
+}
+
+impl ChildKind for PodDisruptionBudget {
     type Facts = ();
 
     fn facts(_: i64, _: Option<&RawValue>, _: Option<&RawValue>) -> serde_json::Result<()> {
