@@ -1,5 +1,6 @@
 //! MCPServer's answers to the API server: defaults on the way in, then the rules.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,9 +9,12 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::{Value, json};
 use webhook::{Budget, Cause, Handler, Operation, Request, Verdict};
 
+use crate::access::{self, Access, Need};
 use crate::api::{FieldError, FieldPath, MCPServer, decode, defaults, nulls, read};
+use crate::build;
 use crate::metrics::{self, Metrics};
-use crate::validation::{self, budget};
+use crate::namespaces::Levels;
+use crate::validation::{self, budget, pod_security};
 
 /// Path of the mutating webhook.
 pub const MUTATE_PATH: &str = "/mutate-mcp-example-com-v1alpha1-mcpserver";
@@ -28,6 +32,9 @@ pub const VERDICT_LIMIT: Duration = Duration::from_secs(TIMEOUT as u64 - 1);
 /// The time limit of reading the server that a request to the scale subresource is about.
 const READ_LIMIT: Duration = Duration::from_secs(TIMEOUT as u64 - 2);
 
+/// The most fields that are named when it is not known whether they may be set.
+const SHOWN_FIELDS: usize = 10;
+
 /// Fills in defaults.
 pub struct Mutator {
     /// Counts the verdicts.
@@ -38,6 +45,10 @@ pub struct Mutator {
 pub struct Validator {
     /// For requests to the scale subresource, which carry no spec.
     pub client: Client,
+    /// Says what requesters may do; nothing where they are trusted with all that the operator can make.
+    pub access: Option<Access>,
+    /// What the namespaces enforce.
+    pub levels: Arc<Levels>,
     /// Counts the verdicts.
     pub metrics: Arc<Metrics>,
 }
@@ -86,7 +97,7 @@ impl Handler for Validator {
             let verdict = if request.sub_resource.as_deref() == Some("scale") {
                 self.scale(&request).await
             } else {
-                validate(&request)
+                self.validate(&request).await
             };
             self.metrics.reviewed(
                 metrics::VALIDATE,
@@ -153,26 +164,35 @@ fn ensure_object(parent: &mut Value, key: &str) {
     }
 }
 
-/// Checks the rules.
-pub fn validate(request: &Request) -> Verdict {
+/// A server that breaks no rule.
+struct Valid {
+    server: MCPServer,
+    needs: Vec<Need>,
+    warnings: Vec<String>,
+}
+
+/// Checks the rules. An error is the verdict on what breaks one, or on what no rule applies to.
+fn check(request: &Request) -> Result<Valid, Verdict> {
     if let Some(verdict) = not_ours(request).or_else(|| over_budget(request)) {
-        return verdict;
+        return Err(verdict);
     }
     // Such a change is let through: the finalizers of what is being deleted, for example.
     if leaves_spec_alone(request) {
-        return allow();
+        return Err(allow());
     }
-    let server = match server(request) {
-        Ok(server) => server,
-        Err(verdict) => return verdict,
-    };
-    let faults = validation::faults(&server, old_server(request).as_ref());
+    let server = server(request)?;
+    let old = old_server(request);
+    let faults = validation::faults(&server, old.as_ref());
     let warnings = validation::warnings(&server);
-    if faults.is_empty() {
-        Verdict::Allow { warnings }
-    } else {
-        refuse(&faults, warnings)
+    if !faults.is_empty() {
+        return Err(refuse(&faults, warnings));
     }
+    let needs = access::needs(&server.spec, old.as_ref().map(|old| &old.spec));
+    Ok(Valid {
+        server,
+        needs,
+        warnings,
+    })
 }
 
 /// The verdict on an object whose spec is too large to be looked at, if it is.
@@ -268,6 +288,48 @@ fn refuse(faults: &[FieldError], warnings: Vec<String>) -> Verdict {
 }
 
 impl Validator {
+    /// Checks the rules, then what the requester may do.
+    async fn validate(&self, request: &Request) -> Verdict {
+        let Valid {
+            server,
+            needs,
+            mut warnings,
+        } = match check(request) {
+            Ok(valid) => valid,
+            Err(verdict) => return verdict,
+        };
+        let namespace = request.namespace.as_deref().unwrap_or_default();
+        warnings.extend(self.refused_pods(namespace, &server));
+        let Some(access) = &self.access else {
+            return Verdict::Allow { warnings };
+        };
+        match access.missing(&request.user, namespace, &needs).await {
+            Ok(causes) if causes.is_empty() => Verdict::Allow { warnings },
+            Ok(causes) => Verdict::Forbidden { causes, warnings },
+            Err(unknown) => {
+                tracing::warn!("what a requester may do is not known: {unknown}");
+                let fields: BTreeSet<_> = needs.iter().map(|need| need.field.as_str()).collect();
+                let fields: Vec<_> = fields.into_iter().take(SHOWN_FIELDS).collect();
+                unavailable(format!(
+                    "the API server did not say whether user {:?} may set {}; try again: {unknown}",
+                    request.user.name,
+                    fields.join(", ")
+                ))
+            }
+        }
+    }
+
+    /// The warning about pods that the namespace will refuse. It is none to refuse the server for: who is exempt is
+    /// written where it cannot be seen.
+    fn refused_pods(&self, namespace: &str, server: &MCPServer) -> Option<String> {
+        let level = self.levels.of(namespace)?;
+        let template = build::deployment::template(server).ok()?;
+        let violations = pod_security::violations(level, &template)?;
+        Some(format!(
+            "{violations}; namespace {namespace:?} refuses such pods"
+        ))
+    }
+
     /// `kubectl scale` and autoscalers: the request holds a number only.
     async fn scale(&self, request: &Request) -> Verdict {
         let replicas = request.object["spec"]["replicas"].as_i64().unwrap_or(0);
@@ -288,13 +350,18 @@ impl Validator {
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("no answer within {READ_LIMIT:?}"),
         };
-        let message =
-            format!("MCPServer {name} could not be read to check its transport; try again: {why}");
-        Verdict::Deny {
-            code: 503,
-            reason: "ServiceUnavailable".to_owned(),
-            message,
-        }
+        unavailable(format!(
+            "MCPServer {name} could not be read to check its transport; try again: {why}"
+        ))
+    }
+}
+
+/// What has to be known is not known now.
+fn unavailable(message: String) -> Verdict {
+    Verdict::Deny {
+        code: 503,
+        reason: "ServiceUnavailable".to_owned(),
+        message,
     }
 }
 

@@ -12,8 +12,9 @@ use crate::api::labels::{FINALIZER, has_finalizer};
 use crate::cli::CheckArgs;
 use crate::connect;
 
-/// Part of every refusal of the faulty server.
-const REFUSAL: &str = "stdio transport does not support multiple replicas (requested: 3)";
+/// Part of every refusal of the faulty server. It is a fault that only the validating webhook finds: what the schema knows
+/// is refused earlier.
+const REFUSAL: &str = "invalid SESSION_TIMEOUT format: soon";
 /// Why a webhook may not have been asked.
 const SELECTORS: &str = "is it registered, and do its namespaceSelector \
      (--namespace) and its objectSelector (--label) select what was asked?";
@@ -42,7 +43,7 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<()> {
         good.data["spec"]["resources"]
     );
 
-    let bad = json!({"image": "example.com/server:1.0.0", "transport": "stdio", "replicas": 3});
+    let bad = json!({"image": "example.com/server:1.0.0", "config": {"SESSION_TIMEOUT": "soon"}});
     match dry_run(&api, &labels, bad).await {
         Err(kube::Error::Api(status)) if status.code == 422 && status.message.contains(REFUSAL) => {
             println!("a faulty one is refused: {}", status.message);

@@ -124,6 +124,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
     pub ca_settle: Duration,
 
+    /// Do not ask what the creator of an MCPServer may do: whoever may create one gets what the operator can make of it,
+    /// such as pods with any account and any Secret of the namespace
+    #[arg(long)]
+    pub trust_creators: bool,
+
     /// Serve tls.crt and tls.key of this folder instead, and write no Secret and no caBundle; changed
     /// files are loaded without a restart
     #[arg(

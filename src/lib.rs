@@ -5,6 +5,7 @@
     allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")
 )]
 
+pub mod access;
 pub mod admission;
 pub mod api;
 pub mod build;
@@ -21,6 +22,7 @@ pub mod leader;
 pub mod limit;
 pub mod manifests;
 pub mod metrics;
+pub mod namespaces;
 pub mod offline;
 pub mod operator;
 pub mod telemetry;

@@ -358,7 +358,7 @@ fn outcome(verdict: &Verdict) -> &'static str {
     match verdict {
         Verdict::Allow { .. } | Verdict::Mutate { .. } => "allowed",
         Verdict::Deny { code: 500.., .. } => "error",
-        Verdict::Invalid { .. } | Verdict::Deny { .. } => "denied",
+        Verdict::Invalid { .. } | Verdict::Forbidden { .. } | Verdict::Deny { .. } => "denied",
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 use webhook::{Limits, Server};
 
+use crate::access::Access;
 use crate::admission::{Mutator, VERDICT_LIMIT, Validator};
 use crate::api::labels;
 use crate::certificates;
@@ -26,6 +27,7 @@ use crate::fence::Fence;
 use crate::http;
 use crate::leader::{self, Candidate};
 use crate::metrics::Metrics;
+use crate::namespaces::{self, Levels};
 
 /// Runs the operator until SIGTERM or SIGINT. Fails when a part of it dies before that. The process then exits, so
 /// that it is restarted.
@@ -47,13 +49,16 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
 
     // These parts end by themselves once they are told to stop.
     let mut parts = JoinSet::new();
-    let server = admission(webhooks, &args, &connection, &serving, &metrics);
+    let levels = Arc::new(Levels::default());
+    let server = admission(webhooks, &args, &connection, &serving, &levels, &metrics);
     let serves = server.run(stopping(&stopped));
     parts.spawn(serves.map(|ended| ("webhook server", ended.map_err(anyhow::Error::from))));
+    let watched = namespaces::watch(connection.client.clone(), levels);
     let reconciles = reconcile(args, connection, metrics.clone(), stopped.clone());
     parts.spawn(reconciles.map(|ended| ("controller", ended)));
     // These parts run until the others have ended.
     let mut lasting = JoinSet::new();
+    lasting.spawn(watched.map(|never| match never {}));
     lasting.spawn(keeper.map(|()| ("certificate keeper", Ok(()))));
     let ready = move || {
         if *stopped.borrow() {
@@ -112,6 +117,7 @@ fn admission(
     args: &RunArgs,
     connection: &Connection,
     serving: &Arc<Serving>,
+    levels: &Arc<Levels>,
     metrics: &Arc<Metrics>,
 ) -> Server {
     let limits = Limits {
@@ -130,6 +136,8 @@ fn admission(
     })
     .handler(Validator {
         client: connection.client.clone(),
+        access: (!args.trust_creators).then(|| Access::new(connection.client.clone())),
+        levels: levels.clone(),
         metrics: metrics.clone(),
     })
     .ready(move || ready.ready())

@@ -3,6 +3,7 @@
 pub mod budget;
 mod container;
 mod metadata;
+pub mod pod_security;
 #[cfg(test)]
 mod properties;
 mod rollout;

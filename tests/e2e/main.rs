@@ -8,6 +8,7 @@
 )]
 #![allow(clippy::too_many_lines, reason = "a test tells its story in one piece")]
 
+mod access;
 mod admission;
 mod blind;
 mod certificates;

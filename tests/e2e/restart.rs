@@ -22,23 +22,15 @@ async fn objects_stored_before_any_webhook_are_defaulted_and_their_faults_kept_o
     space
         .create("good", json!({"image": "x:1", "transport": "http"}))
         .await?;
-    space
-        .create(
-            "bad",
-            json!({"image": "x:1", "transport": "stdio", "replicas": 3}),
-        )
-        .await?;
-    space
-        .create(
-            "doomed",
-            json!({"image": "x:1", "transport": "stdio", "replicas": 3}),
-        )
-        .await?;
 
     // As from a time when the schema was another one.
-    let port = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/port";
+    let spec = "/spec/versions/0/schema/openAPIV3Schema/properties/spec";
     let value = json!({"x-kubernetes-int-or-string": true});
-    let looser = json!([{"op": "replace", "path": port, "value": value}]).to_string();
+    let looser = json!([
+        {"op": "replace", "path": format!("{spec}/properties/port"), "value": value},
+        {"op": "remove", "path": format!("{spec}/x-kubernetes-validations")},
+    ]);
+    let looser = looser.to_string();
     let crd = "mcpservers.mcp.example.com";
     let arguments = ["patch", "crd", crd, "--type=json", "-p", &looser];
     let patched = setup::kubectl(&cluster, &arguments, "")?;
@@ -54,6 +46,10 @@ async fn objects_stored_before_any_webhook_are_defaulted_and_their_faults_kept_o
         Ok(Some(()))
     })
     .await?;
+    for name in ["bad", "doomed"] {
+        let spec = json!({"image": "x:1", "transport": "stdio", "replicas": 3});
+        space.create(name, spec).await?;
+    }
 
     let check = || {
         let kubeconfig = cluster.kubeconfig().display().to_string();
@@ -79,7 +75,7 @@ async fn objects_stored_before_any_webhook_are_defaulted_and_their_faults_kept_o
     let installed = check()?;
     let said = String::from_utf8_lossy(&installed.stdout).into_owned();
     assert!(
-        installed.status.success() && said.contains("(requested: 3)"),
+        installed.status.success() && said.contains("invalid SESSION_TIMEOUT format: soon"),
         "{installed:?}"
     );
 

@@ -536,7 +536,7 @@ impl Space {
 /// Waits until the validating webhook answers: it is the only one that refuses this.
 pub async fn eventually_admitted(space: &Space) -> Result<()> {
     eventually("the webhooks judge a request", SOON, || async {
-        let spec = json!({"image": "x:1", "transport": "stdio", "replicas": 2});
+        let spec = json!({"image": "x:1", "config": {"SESSION_TIMEOUT": "soon"}});
         match space.create("probe", spec).await {
             Err(kube::Error::Api(status)) if status.code == 422 => Ok(Some(())),
             other => bail!("{other:?}"),

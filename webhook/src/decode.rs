@@ -9,7 +9,9 @@ use serde_json::{Map, Value};
 
 use crate::budget::{self, Budget};
 use crate::refusal::Refusal;
-use crate::review::{API_VERSION, GroupVersionKind, GroupVersionResource, Operation, Request};
+use crate::review::{
+    API_VERSION, GroupVersionKind, GroupVersionResource, Operation, Request, User,
+};
 
 const GROUP_PREFIX: &str = "admission.k8s.io/";
 const NO_UID: &str = "the request's body is no AdmissionReview: request.uid must be a string and not empty, because the \
@@ -33,6 +35,10 @@ pub(crate) enum Undecodable {
 const LONG_UID: usize = 256;
 /// The text of a part of a request that is no object, such as its kind, is at most this long, in bytes.
 const SMALL: usize = 64 << 10;
+
+/// The text of the user is at most this long, in bytes: an API server takes no more in the headers or the token that it
+/// comes from.
+const LONG_USER: usize = 1 << 20;
 
 /// A review whose parts are text yet: nothing is built in memory before its size is known.
 #[derive(Deserialize)]
@@ -144,8 +150,11 @@ fn read(
         map: &small,
     };
     let user = match fields.object("userInfo", "request.userInfo")? {
-        Some(user) => user.string("username")?.unwrap_or_default(),
-        None => String::new(),
+        Some(user) => User {
+            name: user.string("username")?.unwrap_or_default(),
+            info: parts.user_info.map(ToOwned::to_owned),
+        },
+        None => User::default(),
     };
     let kind = fields.required_object("kind", "request.kind")?;
     let kind = GroupVersionKind {
@@ -195,8 +204,14 @@ fn small_parts(parts: &Parts<'_>) -> Result<Map<String, Value>, String> {
         ("dryRun", parts.dry_run),
     ];
     let mut small = Map::new();
-    // A user may be in any number of groups.
+    // A user may be in any number of groups, which stay text.
     if let Some(user) = parts.user_info {
+        let length = user.get().len();
+        if length > LONG_USER {
+            return Err(format!(
+                "request.userInfo must not be longer than {LONG_USER} bytes ({length})"
+            ));
+        }
         let name = budget::field(user, "username");
         let name = name.map_err(|error| format!("request.userInfo cannot be read: {error}"))?;
         let name = match name {

@@ -80,6 +80,7 @@ fn word(verdict: &Verdict) -> &'static str {
         Verdict::Allow { .. } => "allow",
         Verdict::Mutate { .. } => "mutate",
         Verdict::Invalid { .. } => "invalid",
+        Verdict::Forbidden { .. } => "forbidden",
         Verdict::Deny { .. } => "deny",
     }
 }

@@ -27,7 +27,7 @@ mod tls;
 pub use budget::{Beyond, Budget, OverBudget};
 pub use limits::Limits;
 pub use review::{
-    Cause, GroupVersionKind, GroupVersionResource, Handler, Operation, Request, Verdict,
+    Cause, GroupVersionKind, GroupVersionResource, Handler, Operation, Request, User, Verdict,
 };
 pub use server::{Error, Server};
 pub use tls::{TlsVersions, tls_config};

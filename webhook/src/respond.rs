@@ -13,6 +13,24 @@ use crate::status::failure;
 /// The longest name that Kubernetes gives an object.
 const LONG_NAME: usize = 253;
 
+/// A way of refusing with causes.
+struct Why {
+    code: u16,
+    reason: &'static str,
+    word: &'static str,
+}
+
+const INVALID: Why = Why {
+    code: 422,
+    reason: "Invalid",
+    word: "invalid",
+};
+const FORBIDDEN: Why = Why {
+    code: 403,
+    reason: "Forbidden",
+    word: "forbidden",
+};
+
 /// What the answer and the log need of a request; kept aside because the handler takes the request.
 pub(crate) struct Asked {
     pub uid: String,
@@ -75,7 +93,11 @@ impl Asked {
                 }
             }
             Verdict::Invalid { causes, warnings } => {
-                deny(&mut response, self.invalid(&causes));
+                deny(&mut response, self.refused(&INVALID, &causes));
+                warn(&mut response, &warnings);
+            }
+            Verdict::Forbidden { causes, warnings } => {
+                deny(&mut response, self.refused(&FORBIDDEN, &causes));
                 warn(&mut response, &warnings);
             }
             Verdict::Deny {
@@ -98,8 +120,8 @@ impl Asked {
         self.object.is_object() && mutated.is_object()
     }
 
-    /// As `NewInvalid` of k8s.io/apimachinery words it.
-    fn invalid(&self, causes: &[Cause]) -> Value {
+    /// As `NewInvalid` and `NewForbidden` of k8s.io/apimachinery word it.
+    fn refused(&self, why: &Why, causes: &[Cause]) -> Value {
         let GroupVersionKind { group, kind, .. } = &self.kind;
         let dot = if group.is_empty() { "" } else { "." };
         let (mut faults, mut seen) = (Vec::new(), HashSet::new());
@@ -131,8 +153,9 @@ impl Asked {
                 },
             )
             .collect();
-        let message = format!("{kind}{dot}{group} {:?} is invalid{faults}", self.name);
-        let mut status = failure(422, "Invalid", &message);
+        let Why { code, reason, word } = why;
+        let message = format!("{kind}{dot}{group} {:?} is {word}{faults}", self.name);
+        let mut status = failure(*code, reason, &message);
         status["details"] =
             json!({ "name": self.name, "group": group, "kind": kind, "causes": causes });
         status

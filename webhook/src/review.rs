@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::budget::{Budget, OverBudget};
 
@@ -35,8 +36,25 @@ pub struct Request {
     pub over_budget: Option<OverBudget>,
     /// Nothing will be stored, whatever the verdict.
     pub dry_run: bool,
-    /// `userInfo.username` of the requester; empty when the API server names nobody.
-    pub user: String,
+    /// Who asks.
+    pub user: User,
+}
+
+/// Who asks, as in `authentication.k8s.io/v1` `UserInfo`.
+#[derive(Clone, Debug, Default)]
+pub struct User {
+    /// `username`; empty when the API server names nobody.
+    pub name: String,
+    /// All of it, a JSON object, as it came: a user may be in any number of groups, which few handlers look at. `None`
+    /// when the API server names nobody.
+    pub info: Option<Box<RawValue>>,
+}
+
+impl PartialEq for User {
+    fn eq(&self, other: &Self) -> bool {
+        let text = |user: &Self| user.info.as_ref().map(|info| info.get().to_owned());
+        self.name == other.name && text(self) == text(other)
+    }
 }
 
 /// A kind, as in `metav1.GroupVersionKind`; the core group is the empty string.
@@ -105,6 +123,13 @@ pub enum Verdict {
     /// Refuse a faulty object: code 422, reason `Invalid`.
     Invalid {
         /// Every fault found.
+        causes: Vec<Cause>,
+        /// Shown to the user, one line each.
+        warnings: Vec<String>,
+    },
+    /// Refuse what the requester may not do: code 403, reason `Forbidden`.
+    Forbidden {
+        /// Everything that needs a right which the requester has not.
         causes: Vec<Cause>,
         /// Shown to the user, one line each.
         warnings: Vec<String>,

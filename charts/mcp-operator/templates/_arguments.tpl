@@ -34,6 +34,9 @@
 - --watch-namespace
 - {{ . | quote }}
 {{- end }}
+{{- if .Values.trustCreators }}
+- --trust-creators
+{{- end }}
 - --drain-seconds
 - {{ .Values.drainSeconds | quote }}
 - --log-format

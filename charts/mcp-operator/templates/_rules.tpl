@@ -41,8 +41,19 @@
 {{- end }}
 {{- end }}
 
-{{/* What it may do with its webhook configurations: read what is trusted, and set it when it makes it itself. */}}
+{{/*
+What admission needs of the whole cluster: what is trusted of the webhook configurations, and to set it when the operator
+makes it itself; what requesters may do; the Pod Security level of namespaces.
+*/}}
 {{- define "mcp-operator.webhookRules" -}}
+{{- if not .Values.trustCreators }}
+- apiGroups: [authorization.k8s.io]
+  resources: [subjectaccessreviews]
+  verbs: [create]
+{{- end }}
+- apiGroups: [""]
+  resources: [namespaces]
+  verbs: [list, watch]
 - apiGroups: [admissionregistration.k8s.io]
   resources: [mutatingwebhookconfigurations, validatingwebhookconfigurations]
   resourceNames: [{{ include "mcp-operator.webhookConfiguration" . }}]

@@ -85,7 +85,7 @@ fn with_null(path: &str) -> Value {
         "metrics": {"serviceMonitor": {"enabled": true}},
         "prometheusRule": {"enabled": true},
         "dashboard": {"enabled": true},
-        "networkPolicy": {"enabled": true},
+        "networkPolicy": {"egress": true},
     });
     let mut place = &mut values;
     for key in path.split('/').skip(1) {

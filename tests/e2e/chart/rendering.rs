@@ -44,6 +44,8 @@ const CASES: &[Case] = &[
         present: &[
             "replicas: 2",
             "kind: PodDisruptionBudget",
+            "kind: NetworkPolicy",
+            "subjectaccessreviews",
             "--ca-secret",
             "helm.sh/resource-policy: keep",
             "whenUnsatisfiable: ScheduleAnyway",
@@ -55,7 +57,8 @@ const CASES: &[Case] = &[
             "inject-ca-from",
             "--certificate-folder",
             "kind: Certificate\n",
-            "kind: NetworkPolicy",
+            "--trust-creators",
+            "Egress",
             "monitoring.coreos.com",
             "grafana",
             "--watch-namespace",
@@ -115,6 +118,13 @@ const CASES: &[Case] = &[
         ..CASE
     },
     Case {
+        about: "creators that are trusted",
+        values: "{trustCreators: true}",
+        present: &["--trust-creators"],
+        absent: &["subjectaccessreviews"],
+        ..CASE
+    },
+    Case {
         about: "named namespaces",
         values: "{watch: {namespaces: [rendered, rendered-other]}}",
         present: &["--watch-namespace", "namespace: \"rendered-other\""],
@@ -137,7 +147,7 @@ const CASES: &[Case] = &[
                  prometheus}, annotations: {a: b}, relabelings: [{action: labeldrop, regex: pod}], \
                  metricRelabelings: [{action: labeldrop, regex: pod}]}}, prometheusRule: {enabled: true, labels: \
                  {a: b}, annotations: {a: b}, certificateExpiry: {serving: 60, ca: 1000000000}}, dashboard: \
-                 {enabled: true, annotations: {folder: mcp}}, networkPolicy: {enabled: true, metricsFrom: \
+                 {enabled: true, annotations: {folder: mcp}}, networkPolicy: {egress: true, metricsFrom: \
                  [{namespaceSelector: {matchLabels: {name: monitoring}}}], webhookFrom: [{ipBlock: {cidr: \
                  10.0.0.0/8}}]}, tests: {labels: {a.example.com/mcp: 'true'}}}",
         present: &[
@@ -254,7 +264,7 @@ const CASES: &[Case] = &[
             "other-webhook.rendered.svc",
             "maxUnavailable: 0",
         ],
-        absent: &["rollingUpdate", "resource-policy"],
+        absent: &["type: RollingUpdate", "maxSurge: 1", "resource-policy"],
         ..CASE
     },
 ];

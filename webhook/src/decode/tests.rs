@@ -69,7 +69,10 @@ fn a_whole_review_is_decoded() {
             old_object: json!({ "spec": 2 }).into(),
             over_budget: None,
             dry_run: true,
-            user: "me".into(),
+            user: User {
+                name: "me".into(),
+                info: serde_json::from_str(r#"{"groups":["us"],"username":"me"}"#).unwrap(),
+            },
         }
     );
 }

@@ -23,7 +23,7 @@ fn request(object: Value) -> Request {
         old_object: Arc::default(),
         over_budget: None,
         dry_run: false,
-        user: String::new(),
+        user: crate::review::User::default(),
     }
 }
 
@@ -122,6 +122,21 @@ fn each_verdict_has_its_response() {
             json!({}),
             deny(1000),
             denied(500),
+        ),
+        (
+            "one right that is missing",
+            json!({}),
+            Verdict::Forbidden {
+                causes: vec![cause("spec.podTemplate", "it needs create pods")],
+                warnings: vec![],
+            },
+            json!({ "uid": "7", "allowed": false, "status": {
+                "metadata": {}, "status": "Failure", "code": 403, "reason": "Forbidden",
+                "message": "MCPServer.mcp.example.com \"one\" is forbidden: \
+                            spec.podTemplate: it needs create pods",
+                "details": { "name": "one", "group": "mcp.example.com", "kind": "MCPServer",
+                    "causes": [{ "reason": "FieldValueInvalid", "field": "spec.podTemplate",
+                        "message": "it needs create pods" }] } } }),
         ),
         (
             "one fault",

@@ -40,7 +40,7 @@ async fn a_handler_sees_the_request_and_its_verdict_comes_back() {
     let request = seen.lock().unwrap().take().unwrap();
     assert_eq!(request.operation, Operation::Create);
     assert_eq!(*request.object, object);
-    assert_eq!(request.user, "me");
+    assert_eq!(request.user.name, "me");
 }
 
 #[tokio::test]

@@ -1,0 +1,337 @@
+//! What a spec asks for beyond a plain server, and the rights that give as much: whoever has neither must not get there by
+//! way of the operator, which makes the children with rights of its own. Pure.
+//!
+//! Only what a request adds is looked at. A plain server needs no right but the one to write it.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use k8s_openapi::api::core::v1::SecurityContext;
+use serde_json::{Value, json};
+
+use crate::api::v1alpha1::{CommonMetadata, MCPServerSpec, ServiceOptions};
+use crate::api::{FieldPath, defaults};
+
+/// A right within a namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Right {
+    /// The verb.
+    pub verb: &'static str,
+    /// The API group; the core group is empty.
+    pub group: &'static str,
+    /// The plural resource.
+    pub resource: &'static str,
+    /// The one object that it is about; empty for all.
+    pub name: String,
+}
+
+impl Right {
+    /// To make pods: who may do so may do all that a pod can.
+    pub const CREATE_PODS: Self = Self::create("", "pods");
+    const CREATE_SERVICES: Self = Self::create("", "services");
+    const CREATE_BUDGETS: Self = Self::create("policy", "poddisruptionbudgets");
+
+    const fn create(group: &'static str, resource: &'static str) -> Self {
+        Self {
+            verb: "create",
+            group,
+            resource,
+            name: String::new(),
+        }
+    }
+
+    fn on(verb: &'static str, resource: &'static str, name: &str) -> Self {
+        Self {
+            verb,
+            group: "",
+            resource,
+            name: name.to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Right {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let dot = if self.group.is_empty() { "" } else { "." };
+        let slash = if self.name.is_empty() { "" } else { "/" };
+        let Self {
+            verb,
+            group,
+            resource,
+            name,
+        } = self;
+        write!(f, "{verb} {resource}{dot}{group}{slash}{name}")
+    }
+}
+
+/// A field that goes beyond a plain server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// Its path, such as `spec.env[2].valueFrom.secretKeyRef`.
+    pub field: String,
+    /// One of these rights is enough.
+    pub one_of: Vec<Right>,
+}
+
+impl Need {
+    fn new(path: &FieldPath<'_>, one_of: impl IntoIterator<Item = Right>) -> Self {
+        Self {
+            field: path.to_string(),
+            one_of: one_of.into_iter().collect(),
+        }
+    }
+}
+
+const SPEC: FieldPath<'_> = FieldPath::SPEC;
+
+/// What `new` needs beyond what `old`, the stored spec of an update, had already.
+pub fn needs(new: &MCPServerSpec, old: Option<&MCPServerSpec>) -> Vec<Need> {
+    let nothing = MCPServerSpec::default();
+    let old = old.unwrap_or(&nothing);
+    let mut needs = Vec::new();
+    account(new, old, &mut needs);
+    secrets(new, old, &mut needs);
+    security_context(new, old, &mut needs);
+    pod_template(new, old, &mut needs);
+    service(new, old, &mut needs);
+    common_metadata(new, old, &mut needs);
+    let budget = &new.disruption_budget;
+    if budget.is_some() && *budget != old.disruption_budget {
+        let path = SPEC.child("disruptionBudget");
+        needs.push(Need::new(&path, [Right::CREATE_BUDGETS]));
+    }
+    needs
+}
+
+fn account(new: &MCPServerSpec, old: &MCPServerSpec, needs: &mut Vec<Need>) {
+    let account = &new.service_account;
+    if let Some(name) = account.as_ref().filter(|_| *account != old.service_account) {
+        let impersonate = Right::on("impersonate", "serviceaccounts", name);
+        let path = SPEC.child("serviceAccount");
+        needs.push(Need::new(&path, [impersonate, Right::CREATE_PODS]));
+    }
+}
+
+/// A place in which a Secret is named.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Use<'a> {
+    /// One key, as a variable.
+    Key(&'a str, &'a str),
+    /// All keys, as variables.
+    All(&'a str),
+    /// To pull the image.
+    Pull(&'a str),
+}
+
+fn uses(spec: &MCPServerSpec, see: &mut dyn FnMut(&FieldPath<'_>, Use<'_>)) {
+    let env = SPEC.child("env");
+    for (index, entry) in spec.env.iter().enumerate() {
+        let source = entry.value_from.as_ref();
+        if let Some(key) = source.and_then(|source| source.secret_key_ref.as_ref()) {
+            let path = env.index(index);
+            let path = path.child("valueFrom");
+            see(&path.child("secretKeyRef"), Use::Key(&key.name, &key.key));
+        }
+    }
+    let env_from = SPEC.child("envFrom");
+    for (index, source) in spec.env_from.iter().enumerate() {
+        if let Some(secret) = &source.secret_ref {
+            see(
+                &env_from.index(index).child("secretRef"),
+                Use::All(&secret.name),
+            );
+        }
+    }
+    let pull = SPEC.child("imagePullSecrets");
+    for (index, secret) in spec.image_pull_secrets.iter().enumerate() {
+        see(&pull.index(index), Use::Pull(&secret.name));
+    }
+}
+
+fn secrets(new: &MCPServerSpec, old: &MCPServerSpec, needs: &mut Vec<Need>) {
+    let mut had = BTreeSet::new();
+    // The names are the old spec's, which outlives the set; the closure's type cannot say so.
+    let owned = |of: Use<'_>| match of {
+        Use::Key(name, key) => (0, name.to_owned(), key.to_owned()),
+        Use::All(name) => (1, name.to_owned(), String::new()),
+        Use::Pull(name) => (2, name.to_owned(), String::new()),
+    };
+    uses(old, &mut |_, of| {
+        had.insert(owned(of));
+    });
+    uses(new, &mut |path, of| {
+        let (kind, name, key) = owned(of);
+        let has_all = kind == 0 && had.contains(&(1, name.clone(), String::new()));
+        let get = Right::on("get", "secrets", &name);
+        if !has_all && !had.contains(&(kind, name, key)) {
+            needs.push(Need::new(path, [get, Right::CREATE_PODS]));
+        }
+    });
+}
+
+/// Fields of a security context by which it is weaker than the operator's own, with their values: one of the six fields
+/// of that is missing, or gives more; or another one gives more than it has by default.
+fn weaker(context: &SecurityContext) -> Vec<(&'static str, Value)> {
+    let capabilities = context.capabilities.clone().unwrap_or_default();
+    let drops_all = capabilities.drop.iter().flatten().any(|name| name == "ALL");
+    let adds = capabilities.add.iter().flatten().next().is_some();
+    let seccomp = context.seccomp_profile.as_ref();
+    let confined = ["RuntimeDefault", "Localhost"];
+    let unconfined = |type_: &str| !confined.contains(&type_);
+    let table = [
+        (
+            "allowPrivilegeEscalation",
+            context.allow_privilege_escalation != Some(false),
+            json!(context.allow_privilege_escalation),
+        ),
+        (
+            "capabilities",
+            !drops_all || adds,
+            json!(context.capabilities),
+        ),
+        (
+            "readOnlyRootFilesystem",
+            context.read_only_root_filesystem != Some(true),
+            json!(context.read_only_root_filesystem),
+        ),
+        (
+            "runAsNonRoot",
+            context.run_as_non_root != Some(true),
+            json!(context.run_as_non_root),
+        ),
+        (
+            "runAsUser",
+            context.run_as_user.is_none_or(|user| user == 0),
+            json!(context.run_as_user),
+        ),
+        (
+            "seccompProfile",
+            seccomp.is_none_or(|profile| unconfined(&profile.type_)),
+            json!(context.seccomp_profile),
+        ),
+        (
+            "privileged",
+            context.privileged == Some(true),
+            json!(context.privileged),
+        ),
+        (
+            "procMount",
+            context
+                .proc_mount
+                .as_deref()
+                .is_some_and(|mount| mount != "Default"),
+            json!(context.proc_mount),
+        ),
+        (
+            "seLinuxOptions",
+            context.se_linux_options.is_some(),
+            json!(context.se_linux_options),
+        ),
+        (
+            "appArmorProfile",
+            context
+                .app_armor_profile
+                .as_ref()
+                .is_some_and(|profile| unconfined(&profile.type_)),
+            json!(context.app_armor_profile),
+        ),
+    ];
+    let weaker = table.into_iter().filter(|(_, is_weaker, _)| *is_weaker);
+    weaker.map(|(field, _, value)| (field, value)).collect()
+}
+
+fn security_context(new: &MCPServerSpec, old: &MCPServerSpec, needs: &mut Vec<Need>) {
+    let of = |spec: &MCPServerSpec| {
+        spec.security_context
+            .as_ref()
+            .map(weaker)
+            .unwrap_or_default()
+    };
+    let had = of(old);
+    for weaker in of(new).into_iter().filter(|weaker| !had.contains(weaker)) {
+        let path = SPEC.child("securityContext");
+        needs.push(Need::new(&path.child(weaker.0), [Right::CREATE_PODS]));
+    }
+}
+
+fn pod_template(new: &MCPServerSpec, old: &MCPServerSpec, needs: &mut Vec<Need>) {
+    let is_empty = |template: &Value| template.as_object().is_some_and(serde_json::Map::is_empty);
+    let template = new
+        .pod_template
+        .as_ref()
+        .filter(|template| !is_empty(template));
+    if template.is_some() && template != old.pod_template.as_ref() {
+        needs.push(Need::new(&FieldPath::POD_TEMPLATE, [Right::CREATE_PODS]));
+    }
+}
+
+/// What takes a restriction away is something more, too: the ranges of a load balancer, or an annotation that makes it an
+/// internal one.
+fn service(new: &MCPServerSpec, old: &MCPServerSpec, needs: &mut Vec<Need>) {
+    let path = SPEC.child("service");
+    let (type_, old_type) = (defaults::service_type(new), defaults::service_type(old));
+    let is_outside = type_ != "ClusterIP";
+    let none = ServiceOptions::default();
+    let (now, before) = (
+        new.service.as_ref().unwrap_or(&none),
+        old.service.as_ref().unwrap_or(&none),
+    );
+    let adds = now
+        .annotations
+        .iter()
+        .any(|(key, value)| before.annotations.get(key) != Some(value));
+    let changed = [
+        ("type", is_outside && type_ != old_type),
+        (
+            "annotations",
+            adds || is_outside && now.annotations != before.annotations,
+        ),
+        (
+            "loadBalancerClass",
+            now.load_balancer_class.is_some()
+                && now.load_balancer_class != before.load_balancer_class,
+        ),
+        (
+            "loadBalancerSourceRanges",
+            is_outside && now.load_balancer_source_ranges != before.load_balancer_source_ranges,
+        ),
+        (
+            "externalTrafficPolicy",
+            now.external_traffic_policy.is_some()
+                && now.external_traffic_policy != before.external_traffic_policy,
+        ),
+    ];
+    for (field, _) in changed.into_iter().filter(|(_, changed)| *changed) {
+        needs.push(Need::new(&path.child(field), [Right::CREATE_SERVICES]));
+    }
+}
+
+/// They stand on the pods and on the Service: a label may put the pods behind a Service of somebody else, an annotation may
+/// ask a node, a mesh or a cloud for anything.
+fn common_metadata(new: &MCPServerSpec, old: &MCPServerSpec, needs: &mut Vec<Need>) {
+    let none = CommonMetadata::default();
+    let (now, before) = (
+        new.common_metadata.as_ref().unwrap_or(&none),
+        old.common_metadata.as_ref().unwrap_or(&none),
+    );
+    let path = SPEC.child("commonMetadata");
+    let outside = defaults::service_type(new) != "ClusterIP";
+    for (field, now, before) in [
+        ("labels", &now.labels, &before.labels),
+        ("annotations", &now.annotations, &before.annotations),
+    ] {
+        let adds = now
+            .iter()
+            .any(|(key, value)| before.get(key) != Some(value));
+        let of_service = field == "annotations" && new.transport.is_network();
+        if adds {
+            needs.push(Need::new(&path.child(field), [Right::CREATE_PODS]));
+        }
+        if of_service && (adds || outside && now != before) {
+            needs.push(Need::new(&path.child(field), [Right::CREATE_SERVICES]));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
