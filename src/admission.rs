@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::{BoxFuture, FutureExt};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::Resource;
 use serde_json::{Value, json};
 use webhook::{Budget, Cause, Handler, Operation, Request, Verdict};
 
@@ -29,8 +29,6 @@ pub const VALIDATE_NAME: &str = "vmcpserver.mcp.example.com";
 pub const TIMEOUT: u8 = 5;
 /// The time limit of a verdict. Shorter than [`TIMEOUT`], because nobody reads a later one.
 pub const VERDICT_LIMIT: Duration = Duration::from_secs(TIMEOUT as u64 - 1);
-/// The time limit of reading the server that a request to the scale subresource is about.
-const READ_LIMIT: Duration = Duration::from_secs(TIMEOUT as u64 - 2);
 
 /// The most fields that are named when it is not known whether they may be set.
 const SHOWN_FIELDS: usize = 10;
@@ -43,8 +41,6 @@ pub struct Mutator {
 
 /// Refuses what breaks a rule.
 pub struct Validator {
-    /// For requests to the scale subresource, which carry no spec.
-    pub client: Client,
     /// Says what requesters may do; nothing where they are trusted with all that the operator can make.
     pub access: Option<Access>,
     /// What the namespaces enforce.
@@ -95,7 +91,7 @@ impl Handler for Validator {
         async move {
             let start = Instant::now();
             let verdict = if request.sub_resource.as_deref() == Some("scale") {
-                self.scale(&request).await
+                scale(&request)
             } else {
                 self.validate(&request).await
             };
@@ -329,31 +325,6 @@ impl Validator {
             "{violations}; namespace {namespace:?} refuses such pods"
         ))
     }
-
-    /// `kubectl scale` and autoscalers: the request holds a number only.
-    async fn scale(&self, request: &Request) -> Verdict {
-        let replicas = request.object["spec"]["replicas"].as_i64().unwrap_or(0);
-        if replicas <= 1 {
-            return Verdict::Allow {
-                warnings: scaled_to_nothing(request, replicas).into_iter().collect(),
-            };
-        }
-        let name = &request.name;
-        let api = Api::<MCPServer>::namespaced(
-            self.client.clone(),
-            request.namespace.as_deref().unwrap_or_default(),
-        );
-        let why = match tokio::time::timeout(READ_LIMIT, api.get_opt(name)).await {
-            Ok(Ok(Some(server))) => return scaled(&server, replicas),
-            // The API server says so itself.
-            Ok(Ok(None)) => return allow(),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("no answer within {READ_LIMIT:?}"),
-        };
-        unavailable(format!(
-            "MCPServer {name} could not be read to check its transport; try again: {why}"
-        ))
-    }
 }
 
 /// What has to be known is not known now.
@@ -365,27 +336,17 @@ fn unavailable(message: String) -> Verdict {
     }
 }
 
-/// The warning about a scale that leaves nothing running, unless nothing ran before.
-fn scaled_to_nothing(request: &Request, replicas: i64) -> Option<String> {
-    let before = request.old_object["spec"]["replicas"].as_i64().unwrap_or(0);
-    if before == replicas {
-        return None;
-    }
-    validation::no_replicas(i32::try_from(replicas).ok()?)
-}
-
-fn scaled(server: &MCPServer, replicas: i64) -> Verdict {
-    let unchanged = i64::from(server.spec.replicas) == replicas;
-    if unchanged || server.meta().deletion_timestamp.is_some() {
-        return allow();
-    }
-    let replicas = i32::try_from(replicas).unwrap_or(i32::MAX);
-    match validation::replicas(server.spec.transport, replicas) {
-        None => allow(),
-        Some(fault) => {
-            let (namespace, mcpserver) = (server.namespace(), server.name_any());
-            tracing::debug!(namespace, mcpserver, replicas, "scale refused");
-            refuse(&[fault], Vec::new())
-        }
+/// The verdict on a request to the scale subresource, which holds a number only: `kubectl scale` and autoscalers. The rule
+/// about it is the schema's, too, which the API server asks first; nothing is left but the warning about a scale that
+/// leaves nothing running, unless nothing ran before.
+fn scale(request: &Request) -> Verdict {
+    let replicas = |object: &Value| object["spec"]["replicas"].as_i64().unwrap_or(0);
+    let (after, before) = (replicas(&request.object), replicas(&request.old_object));
+    let warning = i32::try_from(after).ok().filter(|_| after != before);
+    Verdict::Allow {
+        warnings: warning
+            .and_then(validation::no_replicas)
+            .into_iter()
+            .collect(),
     }
 }

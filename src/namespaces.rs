@@ -55,7 +55,10 @@ pub async fn watch(client: Client, levels: Arc<Levels>) -> Infallible {
     loop {
         match events.next().await {
             Some(Ok(event)) => {
-                backoff.reset();
+                // That a list begins is no success yet.
+                if !matches!(event, Event::Init | Event::InitApply(_)) {
+                    backoff.reset();
+                }
                 match event {
                     Event::Init => listed.clear(),
                     Event::InitApply(namespace) => listed.extend(level(&namespace)),
@@ -77,5 +80,37 @@ pub async fn watch(client: Client, levels: Arc<Levels>) -> Infallible {
             // It never ends.
             None => std::future::pending().await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use http::{Request, Response};
+    use kube::client::Body;
+    use serde_json::json;
+    use tower::BoxError;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_may_not_watch_asks_seldom() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = asked.clone();
+        let service = tower::service_fn(move |_: Request<Body>| {
+            count.fetch_add(1, Ordering::Relaxed);
+            let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 403,
+                "reason": "Forbidden", "message": "no"});
+            async move {
+                let body = Body::from(status.to_string().into_bytes());
+                Ok::<_, BoxError>(Response::builder().status(403).body(body)?)
+            }
+        });
+        let watch = watch(Client::new(service, "n"), Arc::default());
+        let hour = tokio::time::timeout(Duration::from_hours(1), watch);
+        assert!(hour.await.is_err());
+        let asked = asked.load(Ordering::Relaxed);
+        assert!((60..400).contains(&asked), "{asked} requests in an hour");
     }
 }

@@ -135,7 +135,6 @@ fn admission(
         metrics: metrics.clone(),
     })
     .handler(Validator {
-        client: connection.client.clone(),
         access: (!args.trust_creators).then(|| Access::new(connection.client.clone())),
         levels: levels.clone(),
         metrics: metrics.clone(),

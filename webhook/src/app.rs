@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 use crate::body::Memory;
 use crate::limits::Limits;
 use crate::review::Handler;
+use crate::shares::Shares;
 
 /// Large reviews at once.
 const LARGE_AT_ONCE: usize = 2;
@@ -20,6 +21,8 @@ pub(crate) struct App {
     pub limits: Limits,
     /// Requests that are being answered, on all connections.
     pub in_flight: Arc<AtomicUsize>,
+    /// The requests that are being answered or read, by peer. Each takes some memory before its body is counted.
+    pub requests: Arc<Shares>,
     /// One permit per review.
     pub reviews: Arc<Semaphore>,
     /// One permit per large review: it is decoded beside the threads that serve, and what it takes in memory is bounded
@@ -46,6 +49,7 @@ impl App {
         };
         Self {
             in_flight: Arc::default(),
+            requests: Shares::new(limits.requests),
             reviews: permits(limits.concurrent),
             large_reviews: permits(LARGE_AT_ONCE),
             memory: Memory::new(limits.memory, limits.body),

@@ -1,5 +1,6 @@
 //! Reading a request's body within the limits of size, memory and time.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes, HttpBody};
@@ -8,29 +9,28 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use crate::refusal::Refusal;
+use crate::shares::{self, Shares};
 
 /// Memory for the bodies that are being read or judged, shared by all.
 pub(crate) struct Memory {
-    /// One permit per byte.
-    bytes: Arc<Semaphore>,
+    /// Each a byte.
+    bytes: Arc<Shares>,
     /// Room for one whole body. Bodies that grow side by side may fill the memory without any of them ever being
     /// complete; one of them then goes on in here.
     reserve: Arc<Semaphore>,
 }
 
 /// What one body takes of it, until it is dropped.
-#[derive(Default)]
 pub(crate) struct Share {
-    bytes: Option<OwnedSemaphorePermit>,
+    bytes: shares::Share,
     reserve: Option<OwnedSemaphorePermit>,
 }
 
 impl Memory {
     /// Memory of this many bytes, for bodies of at most `body` bytes.
     pub(crate) fn new(bytes: usize, body: usize) -> Self {
-        let shared = bytes.saturating_sub(body).min(Semaphore::MAX_PERMITS);
         Self {
-            bytes: Arc::new(Semaphore::new(shared)),
+            bytes: Shares::new(bytes.saturating_sub(body)),
             reserve: Arc::new(Semaphore::new(1)),
         }
     }
@@ -40,27 +40,23 @@ impl Memory {
         if share.reserve.is_some() {
             return true;
         }
-        let by = u32::try_from(by).unwrap_or(u32::MAX);
         let either = async {
             tokio::select! {
                 biased;
-                Ok(more) = self.bytes.clone().acquire_many_owned(by) => match &mut share.bytes {
-                    Some(bytes) => bytes.merge(more),
-                    none => *none = Some(more),
-                },
-                Ok(reserve) = self.reserve.clone().acquire_owned() => share.reserve = Some(reserve),
-                // Neither is ever closed.
-                else => {}
+                () = share.bytes.grow_when_free(by) => {}
+                // It is never closed.
+                reserve = self.reserve.clone().acquire_owned() => share.reserve = reserve.ok(),
             }
         };
         timeout_at(deadline, either).await.is_ok()
     }
 }
 
-/// Reads a body of at most `limit` bytes until `deadline`. Memory is taken as bytes come: what is only announced keeps
+/// Reads a body of at most `limit` bytes, of this peer, until `deadline`. Memory is taken as bytes come: what is only announced keeps
 /// nobody waiting.
 pub(crate) async fn read(
     body: &mut Body,
+    peer: IpAddr,
     limit: usize,
     memory: &Memory,
     deadline: Instant,
@@ -68,7 +64,11 @@ pub(crate) async fn read(
     if body.size_hint().lower() > limit as u64 {
         return Err(Refusal::too_large(limit));
     }
-    let (mut bytes, mut share) = (Vec::new(), Share::default());
+    let mut share = Share {
+        bytes: memory.bytes.of(peer),
+        reserve: None,
+    };
+    let mut bytes = Vec::new();
     loop {
         let frame = match timeout_at(deadline, body.frame()).await {
             Ok(None) => return Ok((bytes, share)),

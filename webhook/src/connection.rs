@@ -12,6 +12,7 @@ use std::task::Poll;
 use axum::Router;
 use axum::http::Request;
 use axum::http::header::{CONNECTION, HeaderValue};
+use axum::response::IntoResponse;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -24,7 +25,10 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
 use crate::app::App;
+use crate::connections::{Place, Told};
+use crate::extract::Peer;
 use crate::pulse::{Expiry, InFlight, Pulse, Watched};
+use crate::refusal::Refusal;
 use crate::tls::H2;
 
 /// The fewest streams that an HTTP/2 peer is granted. Some peers assume this many before the server says so.
@@ -36,12 +40,24 @@ const STREAM: u32 = 64 << 10;
 /// The same of all requests on a connection: some may wait for memory, and the others must get on beside them.
 const CONNECTION_WINDOW: u32 = 1 << 20;
 
+/// Connections beyond this number get no more of it than one request: all of them together take a bounded memory.
+const CROWD: usize = 32;
+
+fn window(crowd: usize) -> u32 {
+    if crowd < CROWD {
+        CONNECTION_WINDOW
+    } else {
+        STREAM
+    }
+}
+
 /// The most bytes of an HTTP/1 request's headers.
 const HEADERS: usize = 64 << 10;
 
 /// Serves a connection until it ends. `stop` turns true when it should take no more requests.
 pub(crate) async fn serve(
     stream: TcpStream,
+    mut place: Place,
     peer: SocketAddr,
     tls: TlsAcceptor,
     routes: Router,
@@ -50,7 +66,11 @@ pub(crate) async fn serve(
 ) {
     // Without this the kernel may delay answers, which are small and urgent.
     let _ = stream.set_nodelay(true);
-    let stream = match timeout(app.limits.handshake_time, tls.accept(stream)).await {
+    let handshake = tokio::select! {
+        handshake = timeout(app.limits.handshake_time, tls.accept(stream)) => handshake,
+        _ = place.told() => return tracing::debug!(%peer, "no TLS handshake, and too many connections"),
+    };
+    let stream = match handshake {
         Ok(Ok(stream)) => stream,
         // A probe that only connects, such as a load balancer's.
         Ok(Err(error))
@@ -73,12 +93,20 @@ pub(crate) async fn serve(
         stream,
         pulse: Arc::clone(&pulse),
     });
+    place.shook_hands(Arc::clone(&pulse));
     let counted = Arc::clone(&pulse);
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
         let in_flight = InFlight::begin(&counted, &app.in_flight);
-        let (app, answer) = (Arc::clone(&app), routes.clone().oneshot(request));
+        request.extensions_mut().insert(Peer(peer.ip()));
+        let mut share = app.requests.of(peer.ip());
+        let answer = share.grow(1).then(|| routes.clone().oneshot(request));
+        let app = Arc::clone(&app);
         async move {
-            let mut response = answer.await?;
+            let _share = share;
+            let mut response = match answer {
+                Some(answer) => answer.await?,
+                None => Refusal::too_busy().into_response(),
+            };
             // An HTTP/1 client that keeps its connection could send the next request just as we close it, and could
             // not tell whether we read it. HTTP/2 has GOAWAY for this.
             if !h2 && app.is_leaving() {
@@ -95,22 +123,23 @@ pub(crate) async fn serve(
             .keep_alive_interval(limits.ping_time)
             .keep_alive_timeout(limits.ping_time)
             .initial_stream_window_size(STREAM)
-            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_connection_window_size(window(place.crowd))
             .max_concurrent_streams(u32::try_from(streams).unwrap_or(u32::MAX))
             .serve_connection(io, service);
-        drive(connection, &pulse, stop).await
+        drive(connection, &pulse, &mut place, stop).await
     } else {
         let connection = http1::Builder::new()
             // The pulse takes care of this timeout; see there.
             .header_read_timeout(None)
             .max_buf_size(HEADERS)
             .serve_connection(io, service);
-        drive(connection, &pulse, stop).await
+        drive(connection, &pulse, &mut place, stop).await
     };
     match end {
         End::Closed => tracing::trace!(%peer, "connection closed"),
         End::Failed(error) => tracing::debug!(%peer, error, "connection failed"),
         End::Cut => tracing::debug!(%peer, "connection took too long and was closed"),
+        End::Crowded => tracing::debug!(%peer, "connection closed, as there are too many"),
     }
 }
 
@@ -118,9 +147,15 @@ enum End {
     Closed,
     Failed(String),
     Cut,
+    Crowded,
 }
 
-async fn drive<C>(connection: C, pulse: &Pulse, mut stop: watch::Receiver<bool>) -> End
+async fn drive<C>(
+    connection: C,
+    pulse: &Pulse,
+    place: &mut Place,
+    mut stop: watch::Receiver<bool>,
+) -> End
 where
     C: GracefulConnection<Error: Display>,
 {
@@ -155,6 +190,10 @@ where
                 Some((deadline, Expiry::Close)) if deadline <= Instant::now() => true,
                 // Something happened since the timer was set; set it again.
                 _ => false,
+            },
+            told = place.told(), if leaving.is_none() => match told {
+                Told::Cut => return End::Crowded,
+                Told::Stay | Told::Close => true,
             },
             // When the sender is gone, the server is ending too.
             _ = stop.wait_for(|stop| *stop), if leaving.is_none() => true,

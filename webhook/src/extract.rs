@@ -5,6 +5,7 @@
 //! `ConcurrencyLimit`: it would count a request from its headers on, so a body that trickles in would hold a place, and
 //! its wait has no end.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -34,6 +35,15 @@ pub(crate) struct Review {
     pub held: Held,
 }
 
+/// Whose a request is, in its extensions.
+#[derive(Clone, Copy)]
+pub(crate) struct Peer(pub IpAddr);
+
+impl Peer {
+    /// Of a request that did not come by a connection.
+    const UNKNOWN: Self = Self(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+}
+
 /// What a review holds until it is answered.
 pub(crate) struct Held {
     _review: OwnedSemaphorePermit,
@@ -50,8 +60,10 @@ impl FromRequest<Hook> for Review {
     async fn from_request(request: Request, hook: &Hook) -> Result<Self, Response> {
         let deadline = Instant::now() + hook.app.limits.request_time;
         let (head, mut body) = request.into_parts();
+        let peer = head.extensions.get().copied().unwrap_or(Peer::UNKNOWN);
         let taken = if is_json(&head.headers) {
-            take(&hook.app, &mut body, hook.handler.budget(), deadline).await
+            let budget = hook.handler.budget();
+            take(&hook.app, &mut body, peer, budget, deadline).await
         } else {
             Err(Undecodable::Anonymous(Refusal::unsupported_media_type()))
         };
@@ -78,10 +90,11 @@ impl FromRequest<Hook> for Review {
 async fn take(
     app: &App,
     body: &mut Body,
+    peer: Peer,
     budget: Option<Budget>,
     deadline: Instant,
 ) -> Result<Review, Undecodable> {
-    let read = body::read(body, app.limits.body, &app.memory, deadline).await;
+    let read = body::read(body, peer.0, app.limits.body, &app.memory, deadline).await;
     let (bytes, share) = read.map_err(Undecodable::Anonymous)?;
     // The turn comes before decoding, which takes several times the memory of the body.
     let review = turn(&app.reviews, deadline).await?;

@@ -11,6 +11,7 @@ mod app;
 mod body;
 mod budget;
 mod connection;
+mod connections;
 mod decode;
 mod extract;
 mod judge;
@@ -21,6 +22,7 @@ mod respond;
 mod review;
 mod routes;
 mod server;
+mod shares;
 mod status;
 mod tls;
 

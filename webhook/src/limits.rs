@@ -7,7 +7,8 @@ use std::time::Duration;
 pub struct Limits {
     /// Largest request body. An UPDATE carries the object twice, and etcd takes 1.5 MiB of it.
     pub body: usize,
-    /// Bytes of all request bodies together, as they come. A request that finds no room waits within `request_time`.
+    /// Bytes of all request bodies together, as they come. One peer has half of them at most, and of what is left another
+    /// one half. A request that finds no room waits within `request_time`.
     /// Room for one body (`body`) of it is kept back, so that one of them always gets on.
     pub memory: usize,
     /// From the end of the handshake to the end of the first request's headers; then, in HTTP/1,
@@ -24,8 +25,11 @@ pub struct Limits {
     /// How often an HTTP/2 peer is pinged, and how long it may take to answer. HTTP/2 connections
     /// that answer stay open.
     pub ping_time: Duration,
-    /// Connections at once; more wait in the listener's queue.
+    /// Connections at once. When there are more, one of the peer that has the most goes: the longest idle one.
     pub connections: usize,
+    /// Requests at once, those included whose bodies are on their way. One peer has half of them at most, and of what is
+    /// left another one half; more are refused.
+    pub requests: usize,
     /// Reviews at once; more wait within `request_time`.
     pub concurrent: usize,
     /// From not ready to closing the listener: the time in which endpoints stop sending traffic here.
@@ -45,6 +49,7 @@ impl Default for Limits {
             idle_time: Duration::from_mins(5),
             ping_time: Duration::from_secs(20),
             connections: 512,
+            requests: 2048,
             concurrent: 128,
             drain: Duration::from_secs(5),
             drain_limit: Duration::from_secs(20),

@@ -43,6 +43,8 @@ pub(crate) enum Expiry {
 
 struct State {
     phase: Phase,
+    /// Whether there has been a request.
+    has_asked: bool,
     since: Instant,
     in_flight: usize,
     /// Since when the peer has read nothing of what is sent to it.
@@ -61,6 +63,7 @@ impl Pulse {
     pub(crate) fn new(limits: Limits, http1: bool) -> Self {
         let state = State {
             phase: Phase::New,
+            has_asked: false,
             since: Instant::now(),
             in_flight: 0,
             stalled: None,
@@ -103,6 +106,17 @@ impl Pulse {
             .min_by_key(|(deadline, _)| *deadline)
     }
 
+    /// Whether there has been a request.
+    pub(crate) fn has_asked(&self) -> bool {
+        self.state().has_asked
+    }
+
+    /// Since when no request is being answered; nothing while one is.
+    pub(crate) fn idle_since(&self) -> Option<Instant> {
+        let state = self.state();
+        (state.in_flight == 0).then_some(state.since)
+    }
+
     fn received(&self) {
         let mut state = self.state();
         if self.http1 && state.phase == Phase::Idle {
@@ -120,8 +134,9 @@ impl Pulse {
         }
     }
 
-    fn begin(&self) {
+    pub(crate) fn begin(&self) {
         let mut state = self.state();
+        state.has_asked = true;
         state.in_flight += 1;
         if state.in_flight == 1 {
             state.phase = Phase::Busy;
@@ -129,7 +144,7 @@ impl Pulse {
         }
     }
 
-    fn end(&self) {
+    pub(crate) fn end(&self) {
         let mut state = self.state();
         state.in_flight -= 1;
         state.since = Instant::now();

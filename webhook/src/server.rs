@@ -17,6 +17,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::app::{App, Ready};
 use crate::connection;
+use crate::connections::Connections;
 use crate::limits::Limits;
 use crate::review::Handler;
 use crate::routes::router;
@@ -96,8 +97,12 @@ impl Server {
             handlers,
             ready,
         } = self;
-        let slots = limits.connections.clamp(1, Semaphore::MAX_PERMITS);
-        let slots = Arc::new(Semaphore::new(slots));
+        let places = Connections::new(limits.connections);
+        // Those that are told to go take a moment.
+        let slots = limits
+            .connections
+            .saturating_add(limits.connections / 8 + 1);
+        let slots = Arc::new(Semaphore::new(slots.min(Semaphore::MAX_PERMITS)));
         let tls = TlsAcceptor::from(tls);
         let app = Arc::new(App::new(limits.clone(), ready));
         let routes = router(&app, handlers.into_values());
@@ -116,9 +121,9 @@ impl Server {
                 Some(ended) = connections.join_next() => report(ended),
                 (stream, peer, slot) = accept(&listener, &slots) => {
                     let (tls, routes, app) = (tls.clone(), routes.clone(), Arc::clone(&app));
-                    let stopped = stopped.clone();
+                    let (place, stopped) = (places.admit(peer.ip()), stopped.clone());
                     connections.spawn(async move {
-                        connection::serve(stream, peer, tls, routes, app, stopped).await;
+                        connection::serve(stream, place, peer, tls, routes, app, stopped).await;
                         drop(slot);
                     });
                 }

@@ -48,7 +48,8 @@ pub fn grant(
         // Beside certificates; what of this is needed is another test's matter.
         json!({"apiGroups": ["mcp.example.com"], "resources": ["*"], "verbs": ["*"]}),
         json!({"apiGroups": ["apps"], "resources": ["deployments", "replicasets"], "verbs": ["*"]}),
-        json!({"apiGroups": [""], "resources": ["services", "configmaps", "pods", "events"], "verbs": ["*"]}),
+        json!({"apiGroups": [""], "resources": ["services", "configmaps", "pods", "events", "namespaces"], "verbs": ["*"]}),
+        json!({"apiGroups": ["policy"], "resources": ["poddisruptionbudgets"], "verbs": ["*"]}),
         json!({"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["*"]}),
         json!({"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["*"]}),
     ];

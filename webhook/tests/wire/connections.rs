@@ -13,7 +13,8 @@ use tokio::time::timeout;
 use webhook::{Limits, TlsVersions, Verdict};
 
 use crate::support::{
-    By, PATIENCE, allow, body, http1_answer, http2_answer, post, request, start, start_with,
+    By, Dialer, PATIENCE, allow, body, get, http1_answer, http2_answer, post, request, start,
+    start_with,
 };
 
 const SHORT: Duration = Duration::from_millis(300);
@@ -221,36 +222,73 @@ async fn an_http1_connection_does_not_idle_forever() {
     assert!(answer.starts_with(b"HTTP/1.1 200 OK"));
 }
 
+/// Asks until there is an answer.
+async fn until_it_lives(dialer: &Dialer) {
+    let lives = async {
+        while !dialer.lives().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, lives).await.expect("an answer in time");
+}
+
 #[tokio::test]
-async fn connections_beyond_the_limit_wait_for_a_free_slot() {
+async fn who_says_nothing_makes_room() {
     let limits = Limits {
-        connections: 1,
-        handshake_time: SHORT,
+        connections: 2,
+        handshake_time: PATIENCE,
+        header_time: PATIENCE,
         ..Limits::default()
     };
     let server = start(limits, |server| server.handler(allow())).await;
-    // The first says nothing and keeps the only slot until it is cut, nine more after it.
-    let begun = Instant::now();
+    let mut bare = TcpStream::connect(server.address).await.unwrap();
+    let silent = server.tls("h2").await;
+    until_it_lives(&server.dialer()).await;
+    // Nothing was sent to it, so this is its end.
+    assert_eq!(bare.read(&mut [0]).await.unwrap_or(0), 0);
+    drop(silent);
+}
+
+#[tokio::test]
+async fn idle_connections_of_one_peer_keep_nobody_out() {
+    let limits = Limits {
+        connections: 20,
+        ..Limits::default()
+    };
+    let server = start(limits, |server| server.handler(allow())).await;
     let mut idle = Vec::new();
-    for _ in 0..10 {
-        idle.push(TcpStream::connect(server.address).await.unwrap());
+    for _ in 0..60 {
+        let client = server.http2().await;
+        let answer = http2_answer(&client, get("/healthz")).await;
+        assert_eq!(answer.code, 200);
+        idle.push(client);
     }
-    server.assert_lives().await;
-    assert!(begun.elapsed() > SHORT * 10, "{:?}", begun.elapsed());
+    let other = server.dialer().from([127, 0, 0, 2]);
+    let mut kept = other.http1().await.unwrap();
+    for uid in 0..50 {
+        let uid = uid.to_string();
+        let mut client = other.http1().await.unwrap();
+        for client in [&mut client, &mut kept] {
+            let answer = http1_answer(client, post("/allow", body(&uid))).await;
+            assert_eq!(answer.review(&uid)["allowed"], true);
+        }
+    }
+    let open = idle.iter().filter(|client| !client.is_closed()).count();
+    assert!(open <= 20, "{open} of 60 are open");
 }
 
 #[tokio::test]
 async fn a_dead_http2_peer_is_noticed() {
     let limits = Limits {
-        connections: 1,
         ping_time: SHORT,
         ..Limits::default()
     };
     let server = start(limits, |server| server.handler(allow())).await;
-    let silent = server.silent_http2(Method::GET, "/healthz", "").await;
+    let begun = Instant::now();
+    let mut silent = server.silent_http2(Method::GET, "/healthz", "").await;
     // The connection is open, but nobody answers pings on it any more.
+    read_until_cut(begun, &mut silent).await;
     server.assert_lives().await;
-    drop(silent);
 }
 
 #[tokio::test]
@@ -267,6 +305,7 @@ async fn who_does_not_read_the_answer_is_cut() {
         }))
     })
     .await;
+    // The only place is taken, so whoever comes next waits for the end of the one before.
     for protocol in ["http/1.1", "h2"] {
         let body = body("1");
         let stream = if protocol == "h2" {
@@ -281,7 +320,7 @@ async fn who_does_not_read_the_answer_is_cut() {
             stream.write_all(request.as_bytes()).await.unwrap();
             stream
         };
-        server.assert_lives().await;
+        until_it_lives(&server.dialer()).await;
         drop(stream);
     }
 }

@@ -9,7 +9,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 use webhook::Limits;
 
-use crate::support::{Gate, PATIENCE, body, http1_answer, http2_answer, post, review, start};
+use crate::support::{
+    Gate, PATIENCE, allow, body, http1_answer, http2_answer, post, review, start,
+};
 
 #[tokio::test]
 async fn more_reviews_than_allowed_at_once_wait_their_turn() {
@@ -96,6 +98,47 @@ async fn bodies_share_the_memory_for_them() {
         assert_eq!(answer.review("1")["allowed"], true);
     }
     assert_eq!(gate.most(), 1);
+}
+
+#[tokio::test]
+async fn slow_uploads_of_one_peer_keep_nobody_out() {
+    let limits = Limits {
+        body: 100_000,
+        memory: 200_000,
+        requests: 40,
+        ..Limits::default()
+    };
+    let server = start(limits, |server| server.handler(allow())).await;
+    // Each sends most of what it announces, and then nothing.
+    let mut slow = Vec::new();
+    for _ in 0..30 {
+        let mut stream = server.tls("http/1.1").await;
+        let head = "POST /allow HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+                    Content-Length: 90000\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&[b' '; 60_000]).await.unwrap();
+        slow.push(stream);
+    }
+    let other = server.dialer().from([127, 0, 0, 2]);
+    let mut client = other.http1().await.unwrap();
+    for uid in 0..50 {
+        let uid = uid.to_string();
+        let object = json!({ "data": "x".repeat(20_000) });
+        let answer = http1_answer(
+            &mut client,
+            post("/allow", review(&uid, &object).to_string()),
+        )
+        .await;
+        assert_eq!(answer.review(&uid)["allowed"], true);
+    }
+    // They are still there: each is answered, in the end.
+    for mut stream in slow {
+        let mut answer = String::new();
+        let _ = timeout(PATIENCE, stream.read_to_string(&mut answer))
+            .await
+            .unwrap();
+        assert!(answer.starts_with("HTTP/1.1 4"), "{answer:?}");
+    }
 }
 
 #[tokio::test]

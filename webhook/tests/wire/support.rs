@@ -1,7 +1,7 @@
 //! A running server, clients for it, and handlers to put into it.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -89,6 +89,7 @@ impl Running {
     pub fn dialer(&self) -> Dialer {
         Dialer {
             address: self.address,
+            from: Ipv4Addr::LOCALHOST.into(),
             client: Arc::clone(&self.client),
             roots: self.roots.clone(),
         }
@@ -184,11 +185,27 @@ fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
 #[derive(Clone)]
 pub struct Dialer {
     address: SocketAddr,
+    from: IpAddr,
     client: Arc<ClientConfig>,
     roots: RootCertStore,
 }
 
 impl Dialer {
+    /// The same from another address, which is another peer to the server.
+    pub fn from(mut self, address: [u8; 4]) -> Self {
+        self.from = address.into();
+        self
+    }
+
+    /// Whether the server answers on a new connection.
+    pub async fn lives(&self) -> bool {
+        let Ok(mut client) = self.http1().await else {
+            return false;
+        };
+        let answer = client.send_request(get("/healthz")).await;
+        answer.is_ok_and(|answer| answer.status() == StatusCode::OK)
+    }
+
     pub async fn tls(&self, protocol: &str) -> std::io::Result<TlsStream<TcpStream>> {
         let mut config = ClientConfig::clone(&self.client);
         config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
@@ -201,7 +218,9 @@ impl Dialer {
     }
 
     async fn shake_hands(&self, config: ClientConfig) -> std::io::Result<TlsStream<TcpStream>> {
-        let stream = TcpStream::connect(self.address).await?;
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((self.from, 0).into())?;
+        let stream = socket.connect(self.address).await?;
         // Or else each request would wait for the acknowledgement of the one before.
         stream.set_nodelay(true)?;
         let name = ServerName::try_from("localhost").unwrap();
