@@ -74,6 +74,12 @@ pub enum Scenario {
     Churn,
     /// Requests of a server that fails for ever, and whether it slows down others
     Failing,
+    /// Reviews a second, beside a handler that answers a constant
+    Reviews,
+    /// Admissions beside a peer that keeps connections and uploads open
+    Hostile,
+    /// Memory, and an ordinary review, beside many dry runs of the worst objects
+    Flood,
 }
 
 impl Scenario {

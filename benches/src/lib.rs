@@ -23,11 +23,13 @@ mod process;
 mod program;
 mod progress;
 mod requests;
+mod reviews;
 mod scenarios;
 mod servers;
 mod sitting;
 mod stand;
 mod table;
+mod wire;
 
 use anyhow::{Result, bail};
 use cluster::signals::Signals;

@@ -3,10 +3,13 @@
 mod churn;
 mod converge;
 mod failing;
+mod flood;
+mod hostile;
 mod memory;
 mod never_ready;
 mod paused;
 mod requests;
+mod reviews;
 mod ways;
 
 use std::path::Path;
@@ -48,6 +51,9 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
             Scenario::NeverReady => Box::pin(never_ready::run(args, &programs)).await,
             Scenario::Churn => Box::pin(churn::run(args, &programs)).await,
             Scenario::Failing => Box::pin(failing::run(args, &programs)).await,
+            Scenario::Reviews => Box::pin(reviews::run(args)).await,
+            Scenario::Hostile => Box::pin(hostile::run(args, &programs)).await,
+            Scenario::Flood => Box::pin(flood::run(args, &programs)).await,
         };
         println!("{}", report?.shown(scenario));
     }

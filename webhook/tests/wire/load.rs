@@ -116,7 +116,7 @@ async fn slow_uploads_of_one_peer_keep_nobody_out() {
         let head = "POST /allow HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
                     Content-Length: 90000\r\n\r\n";
         stream.write_all(head.as_bytes()).await.unwrap();
-        stream.write_all(&[b' '; 60_000]).await.unwrap();
+        stream.write_all(&vec![b' '; 60_000]).await.unwrap();
         slow.push(stream);
     }
     let other = server.dialer().from([127, 0, 0, 2]);
