@@ -57,11 +57,16 @@ impl Validity {
         self.from <= now && now < self.until
     }
 
+    /// When it was issued: its first moment is backdated. For our own certificates only.
+    pub fn issued(&self) -> SystemTime {
+        (self.from + SKEW).min(self.until)
+    }
+
     /// When to renew: after two thirds of the life. The life is counted from the time of issue, not from the backdated
     /// first moment: otherwise a certificate that lives shorter than the backdating would be due at once. For our own
     /// certificates only.
     pub fn renewal(&self) -> SystemTime {
-        let issued = (self.from + SKEW).min(self.until);
+        let issued = self.issued();
         let life = self.until.duration_since(issued).unwrap_or_default();
         issued + life / 3 * 2
     }

@@ -90,6 +90,8 @@ pub struct Keeper {
     served: Option<Signed>,
     /// The shared CA (PEM), and since when it has been seen in the live bundles of both configurations.
     trusted: Option<(String, SystemTime)>,
+    /// Until when the API server may not know the CA of the first certificate.
+    settles: Option<SystemTime>,
     /// Our webhooks as last seen.
     registered: Vec<Registered>,
     /// Why the API server cannot call us, as of the last pass.
@@ -105,6 +107,8 @@ struct Signed {
 /// What a pass found and left behind.
 struct View {
     authority: Authority,
+    /// Whether an older CA that is valid is trusted beside it.
+    beside: bool,
     registered: Vec<Registered>,
     /// Why the API server cannot call us.
     problem: Option<String>,
@@ -126,6 +130,7 @@ impl Keeper {
                 serving: serving.clone(),
                 served: None,
                 trusted: None,
+                settles: None,
                 registered: Vec::new(),
                 problem: Some("the webhook configurations have not been read yet".to_owned()),
             },
@@ -250,6 +255,11 @@ impl Keeper {
                 Next::Keep(due) => break due,
                 Next::Renew => self.renew(now)?,
                 Next::Issue => {
+                    if self.served.is_none() {
+                        let created = view.authority.validity.issued();
+                        let settle = self.settings.settle;
+                        self.settles = leaf::settles(created, view.beside, settle, now);
+                    }
                     self.issue(view.authority.clone(), now)?;
                     // A leaf that expires with its CA may be due at once, so this does not loop; the CA is replaced
                     // in its own time.
@@ -262,6 +272,10 @@ impl Keeper {
         };
         self.serving.set_state(self.state(now));
         let due = due.min(view.authority.validity.renewal());
+        let due = self
+            .settles
+            .filter(|settles| *settles > now)
+            .map_or(due, |settles| due.min(settles));
         Ok(due.duration_since(now).unwrap_or_default())
     }
 
@@ -311,11 +325,16 @@ impl Keeper {
         Ok(())
     }
 
-    /// Ready, or why not, as of the last pass.
+    /// Ready, or why not, as of the last pass. A replica that starts amid a change of the CA serves, for who calls it all
+    /// the same, but is not ready before the others serve certificates of that CA.
     fn state(&self, now: SystemTime) -> Result<(), String> {
-        match &self.problem {
-            Some(problem) => Err(problem.clone()),
-            None => verify(&self.serving, &self.registered, now),
+        match (&self.problem, self.settles) {
+            (Some(problem), _) => Err(problem.clone()),
+            (None, Some(settles)) if now < settles => Err(
+                "the CA of the served certificate is new, and the API server may not know it yet"
+                    .to_owned(),
+            ),
+            (None, _) => verify(&self.serving, &self.registered, now),
         }
     }
 
@@ -341,8 +360,13 @@ impl Keeper {
                     .iter()
                     .all(|webhook| authority::holds(&webhook.ca_bundle, &authority.certificate))
             };
+            let now = (self.clock)();
+            let older = authority::split(&bundle).into_iter().skip(1);
+            let is_valid =
+                |pem: String| authority::validity(&pem).is_ok_and(|validity| validity.holds(now));
             let mut view = View {
                 authority: authority.clone(),
+                beside: older.map(is_valid).any(|valid| valid),
                 registered: Vec::new(),
                 problem: None,
                 trusted: true,

@@ -60,6 +60,19 @@ pub fn next(
     }
 }
 
+/// Until when a replica that has just got its first certificate is not ready: an API server may not know the CA yet, and
+/// other replicas still serve certificates of an older one. `created` is when the CA was made; `beside` says whether an
+/// older one that is valid is trusted beside it.
+pub fn settles(
+    created: SystemTime,
+    beside: bool,
+    settle: Duration,
+    now: SystemTime,
+) -> Option<SystemTime> {
+    let settled = created + settle;
+    (beside && now < settled).then_some(settled)
+}
+
 /// When a new certificate of the same CA is due. A certificate that expires with its CA is kept to the end: a new one
 /// would not last longer.
 pub fn renewal(served: &Served) -> SystemTime {
@@ -98,6 +111,19 @@ mod tests {
             current,
             trusted,
         })
+    }
+
+    #[test]
+    fn who_starts_amid_a_change_of_the_ca_waits_like_the_others() {
+        let table = [
+            ("the first CA", false, 0, None),
+            ("a change that began just now", true, 0, Some(minute(1))),
+            ("a change that has settled", true, 1, None),
+        ];
+        for (what, beside, now, expected) in table {
+            let found = settles(start(), beside, SETTLE, minute(now));
+            assert_eq!(found, expected, "{what}");
+        }
     }
 
     #[test]

@@ -290,6 +290,44 @@ async fn after_a_long_sleep_a_new_certificate_is_served_at_once() -> Result<()> 
 }
 
 #[tokio::test]
+async fn a_replica_that_starts_amid_a_change_of_the_ca_waits_like_the_others() -> Result<()> {
+    let space = Space::new("amid").await;
+    let world = World::new(&space).await?;
+    let (mut first, serving) = world.keeper();
+    first.look().await?;
+    assert_eq!(serving.ready(), Ok(()), "there was no CA before this one");
+    let (change, second) = (20 * HOUR + HOUR / 60, Duration::from_secs(1));
+    world.set(change);
+    first.look().await?;
+    world.set(change + second);
+    let (mut starts, served) = world.keeper();
+    let due = starts.look().await?;
+    let reason = served.ready().expect_err("laggards know the old CA only");
+    assert!(reason.contains("is new"), "{reason}");
+    world.assert_verifies(
+        "to who calls it all the same",
+        &served,
+        &world.bundles().await?,
+    );
+    assert_eq!(
+        serving.ready(),
+        Ok(()),
+        "the other one serves what they know"
+    );
+    // Times in a certificate are whole seconds.
+    let expected = world.settings.settle - 2 * second..=world.settings.settle;
+    assert!(expected.contains(&due), "it looks again in {due:?}");
+    world.set(change + second + due);
+    starts.look().await?;
+    assert_eq!(served.ready(), Ok(()));
+    world.set(change + HOUR);
+    let (mut later, served) = world.keeper();
+    later.look().await?;
+    assert_eq!(served.ready(), Ok(()), "the change has settled");
+    world.end().await
+}
+
+#[tokio::test]
 async fn a_secret_that_lost_its_label_takes_no_replica_out() -> Result<()> {
     let space = Space::new("unlabelled").await;
     let world = World::new(&space).await?;
