@@ -350,3 +350,6 @@ fn scale(request: &Request) -> Verdict {
             .collect(),
     }
 }
+
+#[cfg(test)]
+mod tests;

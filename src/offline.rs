@@ -90,7 +90,8 @@ pub fn check(file: &str, text: &str) -> (Vec<String>, u8) {
     (lines, code)
 }
 
-fn check_document(document: &Value) -> (Vec<FieldError>, Vec<String>) {
+/// The faults and the warnings of one document.
+pub(crate) fn check_document(document: &Value) -> (Vec<FieldError>, Vec<String>) {
     let expected = MCPServer::api_version(&());
     let version = document["apiVersion"].as_str().unwrap_or_default();
     if version != expected {

@@ -5,7 +5,7 @@ mod container;
 mod metadata;
 pub mod pod_security;
 #[cfg(test)]
-mod properties;
+pub(crate) mod properties;
 mod rollout;
 mod service;
 mod template;

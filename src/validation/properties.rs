@@ -33,7 +33,7 @@ fn quantities() -> impl Strategy<Value = Value> {
 }
 
 /// Any JSON, with keys and texts that mean something in a pod.
-fn any_json() -> impl Strategy<Value = Value> {
+pub(crate) fn any_json() -> impl Strategy<Value = Value> {
     let key = prop::sample::select(vec![
         "metadata",
         "labels",
@@ -97,7 +97,7 @@ fn pod_template() -> impl Strategy<Value = Value> {
 }
 
 /// Spec fields as the schema admits them, each there or not.
-fn spec() -> impl Strategy<Value = Value> {
+pub(crate) fn spec() -> impl Strategy<Value = Value> {
     let image = prop_oneof![
         Just("node:18".to_owned()),
         text().prop_filter("not empty", |t| !t.is_empty())
@@ -122,6 +122,18 @@ fn spec() -> impl Strategy<Value = Value> {
         json!({}),
         json!({"type": "NodePort"}),
         json!({"sessionAffinity": "None"}),
+        json!({"port": 80, "appProtocol": "a b", "labels": {"a": "b", "c": "-"}}),
+        json!({"type": "LoadBalancer", "loadBalancerSourceRanges": ["10.0.0.0/8", "x"], "loadBalancerClass": "c"}),
+        json!({"externalTrafficPolicy": "Local", "annotations": {"mcp.example.com/a": "b"}}),
+    ]);
+    let around = prop::sample::select(vec![
+        json!({"path": "/x"}),
+        json!({"path": "x y"}),
+        json!({"strategy": {"type": "Recreate"}}),
+        json!({"strategy": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": "0%"}}}),
+        json!({"disruptionBudget": {}}),
+        json!({"disruptionBudget": {"minAvailable": "50%"}}),
+        json!({"commonMetadata": {"labels": {"team": "a b"}, "annotations": {"a": "b"}}}),
     ]);
     let health = prop_oneof![
         text().prop_map(|path| json!({"livenessPath": path})),
@@ -140,9 +152,10 @@ fn spec() -> impl Strategy<Value = Value> {
         prop::option::of(health),
         prop::option::weighted(0.3, pod_template()),
         prop::option::of(text()),
+        prop::option::of(around),
     );
     (base, optional).prop_map(
-        |(base, (config, resources, env, context, service, health, template, account))| {
+        |(base, (config, resources, env, context, service, health, template, account, around))| {
             let mut spec: Map<String, Value> = base.as_object().cloned().unwrap_or_default();
             let named = [
                 ("config", config),
@@ -154,6 +167,8 @@ fn spec() -> impl Strategy<Value = Value> {
                 ("podTemplate", template),
                 ("serviceAccount", account.map(Value::from)),
             ];
+            let around = around.unwrap_or_default();
+            spec.extend(around.as_object().cloned().unwrap_or_default());
             spec.extend(
                 named
                     .into_iter()
