@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Capabilities, SeccompProfile, SecurityContext};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use serde_json::Value;
 
 use super::{MCPServer, MCPServerSpec, Transport, labels, pod_template, quantity};
 
@@ -144,9 +145,19 @@ pub const TMP_VOLUME: &str = "mcp-tmp";
 /// Where that volume is mounted.
 pub const TMP_FOLDER: &str = "/tmp";
 
-/// Whether `/tmp` needs a volume to be written to.
+/// Whether `/tmp` needs a volume to be written to: the root file system of the container, as the pod template amends it,
+/// is read-only.
 pub fn has_tmp(spec: &MCPServerSpec) -> bool {
-    security_context(spec).read_only_root_filesystem == Some(true)
+    let own = pod_template::own_container(spec.pod_template.as_ref());
+    let context = own.and_then(|(_, container)| container.get("securityContext"));
+    match context {
+        // Null takes the whole away.
+        Some(Value::Null) => false,
+        Some(context) if context.get("readOnlyRootFilesystem").is_some() => {
+            context["readOnlyRootFilesystem"] == true
+        }
+        _ => security_context(spec).read_only_root_filesystem == Some(true),
+    }
 }
 
 /// The Service's type.
@@ -231,7 +242,7 @@ pub fn grace_period_seconds(transport: Transport) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     fn defaulted(resources: &Value, container: &Value, old: Option<&MCPServer>) -> MCPServer {
         let mut container = container.clone();
@@ -289,6 +300,50 @@ mod tests {
             json!({"memory": "256Mi"}),
             "no default beside the user's"
         );
+    }
+
+    #[test]
+    fn tmp_has_a_volume_where_the_merged_root_file_system_is_read_only() {
+        let writable = json!({"readOnlyRootFilesystem": false});
+        let table = [
+            ("by default", Value::Null, json!({}), true),
+            ("the spec says no", writable.clone(), json!({}), false),
+            (
+                "the pod template says no",
+                Value::Null,
+                json!({"securityContext": writable}),
+                false,
+            ),
+            (
+                "the pod template says yes",
+                writable,
+                json!({"securityContext": {"readOnlyRootFilesystem": true}}),
+                true,
+            ),
+            (
+                "the pod template takes it away",
+                Value::Null,
+                json!({"securityContext": {"readOnlyRootFilesystem": null}}),
+                false,
+            ),
+            (
+                "the pod template takes all away",
+                Value::Null,
+                json!({"securityContext": null}),
+                false,
+            ),
+            (
+                "the pod template sets something else",
+                Value::Null,
+                json!({"securityContext": {"runAsUser": 5}}),
+                true,
+            ),
+        ];
+        for (what, context, container, expected) in table {
+            let mut server = defaulted(&json!({}), &container, None);
+            server.spec.security_context = serde_json::from_value(context).unwrap();
+            assert_eq!(has_tmp(&server.spec), expected, "{what}");
+        }
     }
 
     #[test]

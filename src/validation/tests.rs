@@ -470,6 +470,14 @@ fn a_variable_that_replaces_one_of_ours_is_told() {
 fn a_security_context_that_drops_the_hardening_is_told() {
     let whole = json!({"allowPrivilegeEscalation": false, "capabilities": {}, "readOnlyRootFilesystem": true,
         "runAsNonRoot": true, "runAsUser": 1001, "seccompProfile": {"type": "RuntimeDefault"}});
+    let rest = json!({"securityContext": {"runAsUser": 1001}, "podTemplate": {"spec": {"containers": ours(
+        json!({"securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": true, "runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}}}))}}});
+    assert_eq!(
+        warnings(&server(&rest)),
+        Vec::<String>::new(),
+        "the pod template sets the rest"
+    );
     for (context, expected) in [
         (json!(null), None),
         (whole, None),
@@ -593,6 +601,11 @@ fn a_tag_that_moves_is_told() {
             None => assert_eq!(warnings, Vec::<String>::new(), "{image}"),
         }
     }
+    let amended = |image: &str| pod(json!({"containers": ours(json!({"image": image}))}));
+    assert_eq!(warnings(&server(&amended("app:1"))), Vec::<String>::new());
+    let found = warnings(&server(&amended("app")));
+    let path = "spec.podTemplate.spec.containers[0].image: \"app\" has no tag";
+    assert!(found.len() == 1 && found[0].starts_with(path), "{found:?}");
 }
 
 #[test]

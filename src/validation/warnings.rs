@@ -8,9 +8,7 @@ use crate::api::{FieldPath, image_reference, labels, pod_template, session};
 pub fn warnings(server: &MCPServer) -> Vec<String> {
     let spec = &server.spec;
     let mut warnings = Vec::new();
-    if let Some(text) = moving_tag(&spec.image) {
-        warnings.push(text);
-    }
+    warnings.extend(moving_tag(spec));
     let config = FieldPath::SPEC.child("config");
     for (key, of) in [
         (session::SESSION_TIMEOUT, Transport::StreamableHttp),
@@ -67,6 +65,7 @@ fn not_hardened(spec: &MCPServerSpec) -> Option<String> {
     ]
     .into_iter()
     .filter_map(|(field, is_left_out)| is_left_out.then_some(field))
+    .filter(|field| !is_set_by_pod_template(spec, field))
     .collect();
     (!left_out.is_empty()).then(|| {
         format!(
@@ -76,6 +75,11 @@ fn not_hardened(spec: &MCPServerSpec) -> Option<String> {
             labels::CONTAINER
         )
     })
+}
+
+fn is_set_by_pod_template(spec: &MCPServerSpec, field: &str) -> bool {
+    let own = pod_template::own_container(spec.pod_template.as_ref());
+    own.is_some_and(|(_, container)| !container["securityContext"][field].is_null())
 }
 
 /// The warning about a variable that replaces one of the operator's.
@@ -99,12 +103,21 @@ pub fn no_replicas(replicas: i32) -> Option<String> {
     })
 }
 
-fn moving_tag(image: &str) -> Option<String> {
+/// The warning about the image that the pods get: the pod template may name another one.
+fn moving_tag(spec: &MCPServerSpec) -> Option<String> {
+    let pod = FieldPath::POD_TEMPLATE.child("spec");
+    let containers = pod.child("containers");
+    let own = pod_template::own_container(spec.pod_template.as_ref());
+    let amended = own.and_then(|(at, container)| Some((at, container["image"].as_str()?)));
+    let index = amended.map(|(at, _)| containers.index(at));
+    let (path, image) = match (&index, amended) {
+        (Some(path), Some((_, image))) => (path.child("image"), image),
+        _ => (FieldPath::SPEC.child("image"), spec.image.as_str()),
+    };
     let reference = image_reference::parse(image)?;
     if reference.digest.is_some() {
         return None;
     }
-    let path = FieldPath::SPEC.child("image");
     match reference.tag {
         Some("latest") => Some(format!(
             "{path}: {image:?} has the tag latest, which moves; name a version or a digest"
