@@ -30,6 +30,10 @@ pub fn all<T: DeserializeOwned>(
     base: &FieldPath<'_>,
     is_strict: bool,
 ) -> (Option<T>, Vec<FieldError>) {
+    // Most objects are as they should be, and nothing has to be known of where their values stand.
+    if !is_strict && let Ok(decoded) = T::deserialize(value) {
+        return (Some(decoded), Vec::new());
+    }
     let (mut unknown, mut wrong) = (Vec::new(), Vec::new());
     let mut seen = HashSet::new();
     let mut rest = value.clone();
@@ -119,6 +123,9 @@ fn leave_out_around(value: &mut Value, mut pointer: &str) -> bool {
 
 /// Decodes `value`, found at `base` in the object.
 pub fn lenient<T: DeserializeOwned>(value: &Value, base: &FieldPath<'_>) -> Result<T, FieldError> {
+    if let Ok(decoded) = T::deserialize(value) {
+        return Ok(decoded);
+    }
     tracked(base, value, value).map_err(|(_, fault)| fault)
 }
 

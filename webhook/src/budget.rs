@@ -108,6 +108,8 @@ fn unreadable(key: &str) -> impl Fn(serde_json::Error) -> String {
 /// An object that was measured, and not built.
 struct Measured<'a> {
     text: Option<&'a RawValue>,
+    /// All of it together is within the budget of the field, as most objects are.
+    is_small: bool,
     /// The text of the field that has a budget.
     field: Option<&'a str>,
     /// Why the field is beyond it.
@@ -119,10 +121,20 @@ impl<'a> Measured<'a> {
         let Some(object) = text else {
             return Ok(Self {
                 text: None,
+                is_small: true,
                 field: None,
                 cause: None,
             });
         };
+        let all = Size::of(object.get());
+        if all.beyond(budget).is_none() {
+            return Ok(Self {
+                text,
+                is_small: true,
+                field: None,
+                cause: None,
+            });
+        }
         let part = |of: &'a RawValue, name| field(of, name).map_err(unreadable(key));
         let large = part(object, budget.field)?;
         let managed = match part(object, "metadata")? {
@@ -131,7 +143,6 @@ impl<'a> Measured<'a> {
         };
         let of_field = large.map_or(Size::default(), |field| Size::of(field.get()));
         let of_managed = managed.map_or(Size::default(), |field| Size::of(field.get()));
-        let all = Size::of(object.get());
         let others = all.values - of_field.values - of_managed.values;
         let too_much = if others > OTHER_VALUES {
             let field = budget.field;
@@ -151,6 +162,7 @@ impl<'a> Measured<'a> {
         };
         Ok(Self {
             text,
+            is_small: false,
             field: large.map(RawValue::get),
             cause: of_field.beyond(budget).map(|beyond| Cause {
                 reason: beyond.reason.to_owned(),
@@ -165,6 +177,14 @@ impl<'a> Measured<'a> {
         let Some(text) = self.text else {
             return Ok(Value::Null);
         };
+        if self.is_small {
+            let built = serde_json::from_str(text.get());
+            let mut object: Value = built.map_err(unreadable(key))?;
+            if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+                metadata.remove("managedFields");
+            }
+            return Ok(object);
+        }
         let is_over = self.cause.is_some();
         let build = |text: &RawValue| {
             let mut object = Map::new();

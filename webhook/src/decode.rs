@@ -85,8 +85,14 @@ pub(crate) fn decode(body: &[u8], budget: Option<&Budget>) -> Result<Request, Un
     let not_json =
         |error: &dyn Display| anonymous(format!("the request's body is not JSON: {error}"));
     let text = str::from_utf8(body).map_err(|error| not_json(&error))?;
-    let whole: &RawValue = serde_json::from_str(text).map_err(|error| not_json(&error))?;
-    let review: Option<Review<'_>> = object(whole).map_err(|error| not_json(&error))?;
+    // A list would do for a struct, too.
+    let review: Option<Review<'_>> = if text.trim_ascii_start().starts_with('{') {
+        let review = serde_json::from_str(text);
+        Some(review.map_err(|error| not_json(&error))?)
+    } else {
+        serde_json::from_str::<&RawValue>(text).map_err(|error| not_json(&error))?;
+        None
+    };
     let request = review.as_ref().and_then(|review| review.request);
     let parts: Option<Parts<'_>> = match request {
         Some(request) => object(request).map_err(|error| not_json(&error))?,
