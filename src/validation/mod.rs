@@ -213,9 +213,13 @@ fn config(server: &MCPServer, faults: &mut Vec<FieldError>) {
     if !spec.config.is_empty() {
         let values: usize = spec.config.values().map(String::len).sum();
         let keys: usize = spec.config.keys().map(String::len).sum();
-        let size = values + keys + config_json::render(server).len();
-        if size >= CONFIG_MAP_LIMIT {
-            faults.push(FieldError::too_long(path, size, CONFIG_MAP_LIMIT - 1));
+        // In JSON a byte takes six at most, and an entry a line; what is far below the limit need not be written to know.
+        let most = 7 * (values + keys) + 64 * spec.config.len() + 4096;
+        if most >= CONFIG_MAP_LIMIT {
+            let size = values + keys + config_json::render(server).len();
+            if size >= CONFIG_MAP_LIMIT {
+                faults.push(FieldError::too_long(path, size, CONFIG_MAP_LIMIT - 1));
+            }
         }
     }
 }
