@@ -213,8 +213,9 @@ fn config(server: &MCPServer, faults: &mut Vec<FieldError>) {
     if !spec.config.is_empty() {
         let values: usize = spec.config.values().map(String::len).sum();
         let keys: usize = spec.config.keys().map(String::len).sum();
-        // In JSON a byte takes six at most, and an entry a line; what is far below the limit need not be written to know.
-        let most = 7 * (values + keys) + 64 * spec.config.len() + 4096;
+        // Written out, a byte takes 16 at most: itself, escaped, and in the list of origins, each on a line. What is far
+        // below the limit need not be written out to know.
+        let most = 16 * (values + keys) + 64 * spec.config.len() + 4096;
         if most >= CONFIG_MAP_LIMIT {
             let size = values + keys + config_json::render(server).len();
             if size >= CONFIG_MAP_LIMIT {

@@ -622,3 +622,46 @@ fn more_faults_than_anybody_reads_are_counted() {
     );
     assert_eq!(faults(&server, Some(&server)), [], "as it was");
 }
+
+#[test]
+fn a_config_that_is_just_too_large_is_found_however_it_grows() {
+    // As a list of origins, with escapes, as many keys: what grows most when it is written out.
+    let origins = |count: usize| json!({"transport": "http", "config": {"CORS_ORIGINS": vec!["*"; count].join(",")}});
+    let escapes = |count: usize| json!({"config": {"A": "\u{1}".repeat(count)}});
+    let keys = |count: usize| {
+        let config: Value = (0..count).map(|at| (format!("k{at}"), json!(""))).collect();
+        json!({"config": config})
+    };
+    let is_told = |spec: Value| {
+        let faults = faults(&server(&spec), None);
+        faults
+            .iter()
+            .any(|fault| fault.reason == "FieldValueTooLong")
+    };
+    let shapes: [(&dyn Fn(usize) -> Value, usize); 3] =
+        [(&origins, 1 << 20), (&escapes, 1 << 19), (&keys, 1 << 17)];
+    for (at, (shape, most)) in shapes.into_iter().enumerate() {
+        let (mut fits, mut over) = (1, most);
+        assert!(!is_told(shape(fits)) && is_told(shape(over)), "{at}");
+        while over - fits > 1 {
+            let middle = usize::midpoint(fits, over);
+            if is_told(shape(middle)) {
+                over = middle;
+            } else {
+                fits = middle;
+            }
+        }
+        let object = server(&shape(over));
+        let values: usize = object
+            .spec
+            .config
+            .iter()
+            .map(|(key, value)| key.len() + value.len())
+            .sum();
+        let size = values + crate::api::config_json::render(&object).len();
+        assert!(
+            (super::CONFIG_MAP_LIMIT..super::CONFIG_MAP_LIMIT + 100).contains(&size),
+            "{at}: {size}"
+        );
+    }
+}
