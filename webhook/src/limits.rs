@@ -48,7 +48,7 @@ impl Default for Limits {
             request_time: Duration::from_secs(10),
             idle_time: Duration::from_mins(5),
             ping_time: Duration::from_secs(20),
-            connections: 512,
+            connections: 128,
             requests: 2048,
             concurrent: 128,
             drain: Duration::from_secs(5),
