@@ -361,12 +361,12 @@ impl Keeper {
                     .all(|webhook| authority::holds(&webhook.ca_bundle, &authority.certificate))
             };
             let now = (self.clock)();
-            let older = authority::split(&bundle).into_iter().skip(1);
+            let mut older = authority::split(&bundle).into_iter().skip(1);
             let is_valid =
                 |pem: String| authority::validity(&pem).is_ok_and(|validity| validity.holds(now));
             let mut view = View {
                 authority: authority.clone(),
-                beside: older.map(is_valid).any(|valid| valid),
+                beside: older.any(is_valid),
                 registered: Vec::new(),
                 problem: None,
                 trusted: true,
