@@ -36,6 +36,8 @@ impl Operator {
         let http = free_port()?;
         let mut command = program.command();
         command
+            // As the chart has it.
+            .env("MALLOC_MMAP_THRESHOLD_", "262144")
             .args(["run", "--namespace", OWN, "--leader-elect"])
             .args(["--drain-seconds", "0", "--log-format", "json"])
             .arg("--kubeconfig")

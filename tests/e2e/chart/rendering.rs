@@ -46,6 +46,7 @@ const CASES: &[Case] = &[
             "kind: PodDisruptionBudget",
             "kind: NetworkPolicy",
             "subjectaccessreviews",
+            "MALLOC_MMAP_THRESHOLD_",
             "--ca-secret",
             "helm.sh/resource-policy: keep",
             "whenUnsatisfiable: ScheduleAnyway",
