@@ -74,6 +74,8 @@ pub enum Scenario {
     Churn,
     /// Requests of a server that fails for ever, and whether it slows down others
     Failing,
+    /// Time of a create, with and without the webhooks
+    Creates,
     /// Reviews a second, beside a handler that answers a constant
     Reviews,
     /// Admissions beside a peer that keeps connections and uploads open

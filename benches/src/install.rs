@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use cluster::{Cluster, cargo, eventually};
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
+};
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use kube::Api;
-use kube::api::PostParams;
+use kube::api::{DeleteParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::kubectl;
@@ -86,4 +89,22 @@ async fn rules(cluster: &Cluster) -> Result<String> {
 /// Registers the webhooks of an operator at this port.
 pub(crate) async fn webhooks(cluster: &Cluster, program: &Program, port: u16) -> Result<()> {
     kubectl::apply(cluster, &program.webhooks(port).await?).await
+}
+
+/// Takes the webhooks away.
+pub(crate) async fn no_webhooks(cluster: &Cluster) -> Result<()> {
+    let (client, name, delete) = (cluster.client(), "mcp-operator", DeleteParams::default());
+    let validating = Api::<ValidatingWebhookConfiguration>::all(client.clone());
+    let mutating = Api::<MutatingWebhookConfiguration>::all(client);
+    for deleted in [
+        validating.delete(name, &delete).await.err(),
+        mutating.delete(name, &delete).await.err(),
+    ] {
+        match deleted {
+            Some(kube::Error::Api(status)) if status.code == 404 => {}
+            Some(error) => return Err(error).context("deleting the webhook configurations"),
+            None => {}
+        }
+    }
+    Ok(())
 }

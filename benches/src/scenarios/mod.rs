@@ -2,6 +2,7 @@
 
 mod churn;
 mod converge;
+mod creates;
 mod failing;
 mod flood;
 mod hostile;
@@ -51,6 +52,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
             Scenario::NeverReady => Box::pin(never_ready::run(args, &programs)).await,
             Scenario::Churn => Box::pin(churn::run(args, &programs)).await,
             Scenario::Failing => Box::pin(failing::run(args, &programs)).await,
+            Scenario::Creates => Box::pin(creates::run(args, &programs)).await,
             Scenario::Reviews => Box::pin(reviews::run(args)).await,
             Scenario::Hostile => Box::pin(hostile::run(args, &programs)).await,
             Scenario::Flood => Box::pin(flood::run(args, &programs)).await,
