@@ -252,6 +252,11 @@ async fn live(cluster: &Cluster) -> Result<()> {
     space.servers().delete("a", &Default::default()).await?;
     space.until_gone::<MCPServer>("a").await;
 
+    // A server whose spec is too large to be held in memory is read.
+    let large = json!({"image": "x:1", "config": {"A": "x".repeat(100_000)}});
+    space.create("large", large).await?;
+    space.until_ready("large").await;
+
     // A CA that is of no use; a Lease that somebody has touched.
     let secrets: Api<Secret> = Api::namespaced(space.client.clone(), OWN);
     let rubbish = json!({"data": {"ca.crt": ByteString(b"rubbish".to_vec())}});
