@@ -171,27 +171,21 @@ fn app_armor(pod: &Pod<'_>) -> Option<Violation> {
     const PREFIX: &str = "container.apparmor.security.beta.kubernetes.io/";
     let metadata = pod.template.metadata.as_ref();
     let annotations = metadata.and_then(|metadata| metadata.annotations.as_ref());
-    let mut values = BTreeSet::new();
-    let mut is_bad = |type_: Option<&str>| {
-        type_
-            .filter(|type_| !is_confined(type_))
-            .is_some_and(|type_| {
-                values.insert(type_.to_owned());
-                true
-            })
-    };
     let of_pod = pod.context.app_armor_profile.as_ref();
-    let bad_pod = is_bad(of_pod.map(|profile| profile.type_.as_str()));
-    let names = pod.which(|container, context| {
-        let profile = context.app_armor_profile.as_ref();
-        let annotation =
-            annotations.and_then(|all| all.get(&format!("{PREFIX}{}", container.name)));
-        // The API server takes the old annotation for the field where that is not set.
-        let unconfined = annotation
-            .filter(|value| *value == "unconfined")
-            .map(|_| "Unconfined");
-        is_bad(profile.map(|profile| profile.type_.as_str()).or(unconfined))
-    });
+    let (bad_pod, names, values) = unconfined(
+        pod,
+        of_pod.map(|profile| profile.type_.as_str()),
+        |container, context| {
+            let profile = context.app_armor_profile.as_ref();
+            let annotation =
+                annotations.and_then(|all| all.get(&format!("{PREFIX}{}", container.name)));
+            // The API server takes the old annotation for the field where that is not set.
+            let old = annotation.filter(|value| *value == "unconfined");
+            profile
+                .map(|profile| profile.type_.clone())
+                .or(old.map(|_| "Unconfined".to_owned()))
+        },
+    );
     let annotations: Vec<_> = annotations
         .into_iter()
         .flatten()
@@ -513,22 +507,37 @@ fn is_confined(type_: &str) -> bool {
     matches!(type_, "RuntimeDefault" | "Localhost")
 }
 
-fn seccomp_profile(pod: &Pod<'_>) -> Option<Violation> {
-    let mut values = BTreeSet::new();
-    let mut is_bad = |type_: Option<&str>| {
-        type_
-            .filter(|type_| !is_confined(type_))
-            .is_some_and(|type_| {
-                values.insert(type_.to_owned());
-                true
-            })
+/// Whether the pod has a profile that confines nothing, which containers have, and the types of all these.
+fn unconfined<'a>(
+    pod: &Pod<'a>,
+    of_pod: Option<&str>,
+    of_container: impl Fn(&Container, &SecurityContext) -> Option<String>,
+) -> (bool, Vec<&'a str>, BTreeSet<String>) {
+    let mut types = BTreeSet::new();
+    let mut is_bad = |type_: Option<String>| {
+        let bad = type_.filter(|type_| !is_confined(type_));
+        bad.is_some_and(|type_| {
+            types.insert(type_);
+            true
+        })
     };
+    let bad_pod = is_bad(of_pod.map(str::to_owned));
+    let names = pod.which(|container, context| is_bad(of_container(container, context)));
+    (bad_pod, names, types)
+}
+
+fn seccomp_profile(pod: &Pod<'_>) -> Option<Violation> {
     let of_pod = pod.context.seccomp_profile.as_ref();
-    let bad_pod = is_bad(of_pod.map(|profile| profile.type_.as_str()));
-    let names = pod.which(|_, context| {
-        let profile = context.seccomp_profile.as_ref();
-        is_bad(profile.map(|profile| profile.type_.as_str()))
-    });
+    let (bad_pod, names, values) = unconfined(
+        pod,
+        of_pod.map(|profile| profile.type_.as_str()),
+        |_, context| {
+            context
+                .seccomp_profile
+                .as_ref()
+                .map(|profile| profile.type_.clone())
+        },
+    );
     let detail = format!(
         "{} must not set securityContext.seccompProfile.type to {}",
         setters(bad_pod, &names)?,
