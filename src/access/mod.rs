@@ -219,13 +219,16 @@ fn review(user: &User, info: &RawValue, question: &Question) -> serde_json::Resu
 }
 
 /// A cause for each: the field, what is missing, and who can help.
-fn causes<'a>(user: &User, namespace: &str, missing: impl Iterator<Item = &'a Need>) -> Vec<Cause> {
+fn causes<'a>(
+    user: &User,
+    namespace: &str,
+    mut missing: impl Iterator<Item = &'a Need>,
+) -> Vec<Cause> {
     let cause = |field: &str, message: String| Cause {
         reason: "FieldValueForbidden".to_owned(),
         message,
         field: field.to_owned(),
     };
-    let mut missing = missing;
     let mut causes: Vec<_> = missing
         .by_ref()
         .take(MOST_CAUSES)

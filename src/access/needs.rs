@@ -27,7 +27,7 @@ pub struct Right {
 
 impl Right {
     /// To make pods: who may do so may do all that a pod can.
-    pub const CREATE_PODS: Self = Self::create("", "pods");
+    const CREATE_PODS: Self = Self::create("", "pods");
     const CREATE_SERVICES: Self = Self::create("", "services");
     const CREATE_BUDGETS: Self = Self::create("policy", "poddisruptionbudgets");
 
@@ -112,58 +112,52 @@ fn account(new: &MCPServerSpec, old: &MCPServerSpec, needs: &mut Vec<Need>) {
     }
 }
 
-/// A place in which a Secret is named.
+/// A place in which a Secret of this name is named.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-enum Use<'a> {
+enum Use {
     /// One key, as a variable.
-    Key(&'a str, &'a str),
+    Key(String, String),
     /// All keys, as variables.
-    All(&'a str),
+    All(String),
     /// To pull the image.
-    Pull(&'a str),
+    Pull(String),
 }
 
-fn uses(spec: &MCPServerSpec, see: &mut dyn FnMut(&FieldPath<'_>, Use<'_>)) {
+/// Each use of a Secret, with its path.
+fn uses(spec: &MCPServerSpec, see: &mut dyn FnMut(&FieldPath<'_>, Use)) {
     let env = SPEC.child("env");
     for (index, entry) in spec.env.iter().enumerate() {
         let source = entry.value_from.as_ref();
-        if let Some(key) = source.and_then(|source| source.secret_key_ref.as_ref()) {
+        if let Some(of) = source.and_then(|source| source.secret_key_ref.as_ref()) {
             let path = env.index(index);
             let path = path.child("valueFrom");
-            see(&path.child("secretKeyRef"), Use::Key(&key.name, &key.key));
+            let key = Use::Key(of.name.clone(), of.key.clone());
+            see(&path.child("secretKeyRef"), key);
         }
     }
     let env_from = SPEC.child("envFrom");
     for (index, source) in spec.env_from.iter().enumerate() {
         if let Some(secret) = &source.secret_ref {
-            see(
-                &env_from.index(index).child("secretRef"),
-                Use::All(&secret.name),
-            );
+            let path = env_from.index(index);
+            see(&path.child("secretRef"), Use::All(secret.name.clone()));
         }
     }
     let pull = SPEC.child("imagePullSecrets");
     for (index, secret) in spec.image_pull_secrets.iter().enumerate() {
-        see(&pull.index(index), Use::Pull(&secret.name));
+        see(&pull.index(index), Use::Pull(secret.name.clone()));
     }
 }
 
 fn secrets(new: &MCPServerSpec, old: &MCPServerSpec, needs: &mut Vec<Need>) {
     let mut had = BTreeSet::new();
-    // The names are the old spec's, which outlives the set; the closure's type cannot say so.
-    let owned = |of: Use<'_>| match of {
-        Use::Key(name, key) => (0, name.to_owned(), key.to_owned()),
-        Use::All(name) => (1, name.to_owned(), String::new()),
-        Use::Pull(name) => (2, name.to_owned(), String::new()),
-    };
     uses(old, &mut |_, of| {
-        had.insert(owned(of));
+        had.insert(of);
     });
     uses(new, &mut |path, of| {
-        let (kind, name, key) = owned(of);
-        let has_all = kind == 0 && had.contains(&(1, name.clone(), String::new()));
-        let get = Right::on("get", "secrets", &name);
-        if !has_all && !had.contains(&(kind, name, key)) {
+        let (Use::Key(name, _) | Use::All(name) | Use::Pull(name)) = &of;
+        let has_all = matches!(of, Use::Key(..)) && had.contains(&Use::All(name.clone()));
+        if !has_all && !had.contains(&of) {
+            let get = Right::on("get", "secrets", name);
             needs.push(Need::new(path, [get, Right::CREATE_PODS]));
         }
     });
