@@ -2,6 +2,8 @@
 //!
 //! Needs root on Linux and packages, so it is run where the environment variable `MCP_OPERATOR_NODE` is 1 only.
 
+mod samples;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -31,8 +33,8 @@ const UPDATES: usize = 39;
 /// just the same.
 const SPEC: usize = 10;
 
-/// A cluster with one real node, and the operator installed with the chart's own values.
-async fn installed() -> Result<Cluster> {
+/// A cluster with one real node, and the operator's image on it.
+async fn with_a_node() -> Result<Cluster> {
     let options = Options {
         node: NodeKind::Real,
         ..Options::default()
@@ -40,10 +42,15 @@ async fn installed() -> Result<Cluster> {
     let cluster = Cluster::start(options).await?;
     let image = operator_image::build(cluster.folder()).await?;
     cluster.load_image(&image.tarball).await?;
+    Ok(cluster)
+}
+
+/// Installs the operator with the chart's own values.
+async fn install_with_helm(cluster: &Cluster) -> Result<()> {
     let restricted = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {
         "name": OWN, "labels": {"pod-security.kubernetes.io/enforce": "restricted"},
     }});
-    let made = kubectl(&cluster, &["create", "-f", "-"], &restricted.to_string())?;
+    let made = kubectl(cluster, &["create", "-f", "-"], &restricted.to_string())?;
     ensure!(made.status.success(), "{made:?}");
     let mut helm = cluster.helm_command().await?;
     helm.args([
@@ -57,9 +64,9 @@ async fn installed() -> Result<Cluster> {
     .current_dir(env!("CARGO_MANIFEST_DIR"));
     let output = tokio::task::spawn_blocking(move || helm.output()).await??;
     if !output.status.success() {
-        let pods = kubectl(&cluster, &["-n", OWN, "describe", "pods"], "")?;
+        let pods = kubectl(cluster, &["-n", OWN, "describe", "pods"], "")?;
         let logs = kubectl(
-            &cluster,
+            cluster,
             &[
                 "-n",
                 OWN,
@@ -75,7 +82,7 @@ async fn installed() -> Result<Cluster> {
             String::from_utf8_lossy(&pods.stdout)
         );
     }
-    Ok(cluster)
+    Ok(())
 }
 
 /// What the clients together have seen.
@@ -141,7 +148,8 @@ async fn restarts_under_load_lose_no_request_and_a_lost_leader_is_followed() -> 
     if left_out("restarts_under_load_lose_no_request_and_a_lost_leader_is_followed") {
         return Ok(());
     }
-    let cluster = installed().await?;
+    let cluster = with_a_node().await?;
+    install_with_helm(&cluster).await?;
     let tally = Arc::new(Tally::default());
     let mut clients = JoinSet::new();
     for number in 0..CLIENTS {

@@ -19,6 +19,8 @@ use tar::{Builder, EntryType, Header};
 pub struct Image<'a> {
     /// By which it is found, with a tag, as in `mcp.example.com/server:1`.
     pub name: &'a str,
+    /// Names by which it is found as well.
+    pub also: &'a [&'a str],
     /// The program and its first arguments.
     pub entrypoint: &'a [&'a str],
     /// Further arguments, which a container's `args` replace.
@@ -88,15 +90,19 @@ fn write_image(image: &Image, root: &Path, tarball: &Path) -> Result<()> {
         "layers": [layer.descriptor("layer.v1.tar+gzip")],
     });
     let (manifest, manifest_content) = blob(&manifest);
-    let mut described = manifest.descriptor("manifest.v1+json");
-    described["annotations"] = json!({
-        "io.containerd.image.name": image.name,
-        "org.opencontainers.image.ref.name": image.name.rsplit(':').next(),
-    });
+    let named = |name: &str| {
+        let mut described = manifest.descriptor("manifest.v1+json");
+        described["annotations"] = json!({
+            "io.containerd.image.name": name,
+            "org.opencontainers.image.ref.name": name.rsplit(':').next(),
+        });
+        described
+    };
+    let names = std::iter::once(&image.name).chain(image.also);
     let index = json!({
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.index.v1+json",
-        "manifests": [described],
+        "manifests": names.map(|name| named(name)).collect::<Vec<_>>(),
     });
 
     let mut archive = Builder::new(BufWriter::new(output.as_file()));
@@ -245,6 +251,7 @@ mod tests {
 
     const IMAGE: Image = Image {
         name: "mcp.example.com/test:1",
+        also: &[],
         entrypoint: &["/bin/run"],
         command: &[],
         user: "1000",

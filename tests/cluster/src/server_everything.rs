@@ -1,8 +1,11 @@
 //! The image of a third-party MCP server: npm's `@modelcontextprotocol/server-everything`.
 //!
 //! No base image is pulled: npm installs what the committed lock file pins, and this machine's
-//! node is put beside it with its libraries. Built once and kept, as the Go tools are.
+//! node is put beside it with its libraries. Built once and kept, as the Go tools are. It stands in
+//! for the images of `config/samples`, too, so it has what they have where they have it: `node`, a shell,
+//! `/app/dist`, and the bridge `supergateway`.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -18,14 +21,29 @@ use crate::tools;
 /// the port that the environment variable `PORT` says, or 3001.
 pub const NAME: &str = "mcp.example.com/server-everything:2026.8.31";
 
+/// The images of `config/samples/valid` and `config/samples/exposed` that it stands in for: nothing is pulled here.
+pub const STANDS_IN_FOR: [&str; 4] = [
+    "docker.io/library/node:18-alpine",
+    "docker.io/mcp/everything:latest",
+    "registry.example.com/mcp/stdio-bridge:1.0.0",
+    "registry.example.com/team/mcp-server:1.0.0",
+];
+
 /// The folder of package.json and package-lock.json.
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/images/server-everything");
 const FILES: [&str; 2] = ["package.json", "package-lock.json"];
 /// Where it is in the image.
 const PROGRAM: &str = "/app/node_modules/@modelcontextprotocol/server-everything/dist/index.js";
 const NODE: &str = "/usr/bin/node";
+/// What npm's programs are started by, and what the bridge starts its program by.
+const STARTERS: [&str; 2] = ["/usr/bin/env", "/bin/sh"];
+/// Where the images of samples have the server's files.
+const DIST: (&str, &str) = (
+    "/app/dist",
+    "node_modules/@modelcontextprotocol/server-everything/dist",
+);
 /// To be changed with what this file does, as that decides the content, too.
-const RECIPE: &str = "1";
+const RECIPE: &str = "2";
 const WHAT_TO_DO: &str = "Node.js 20 or newer with npm is needed to build the image of \
     server-everything: install it from https://nodejs.org (or the packages nodejs and npm) and \
     have `node` and `npm` in the PATH";
@@ -65,8 +83,8 @@ pub(crate) async fn check() -> Result<()> {
 struct Node {
     program: PathBuf,
     version: String,
-    /// The libraries it is linked with, its loader included.
-    libraries: Vec<PathBuf>,
+    /// The libraries that it and [`STARTERS`] are linked with, their loader included.
+    libraries: BTreeSet<PathBuf>,
 }
 
 impl Node {
@@ -86,13 +104,17 @@ impl Node {
             new_enough(version),
             "{WHAT_TO_DO} (found: {version} at {program})"
         );
-        let libraries = output("ldd", &[program])
-            .await
-            .context("looking for the libraries of node")?;
+        let mut libraries = BTreeSet::new();
+        for program in [program].into_iter().chain(STARTERS) {
+            let printed = output("ldd", &[program])
+                .await
+                .with_context(|| format!("looking for the libraries of {program}"))?;
+            libraries.extend(libraries_in(&printed)?);
+        }
         Ok(Self {
             program: program.into(),
             version: version.to_owned(),
-            libraries: libraries_in(&libraries)?,
+            libraries,
         })
     }
 }
@@ -132,6 +154,9 @@ fn key(node: &Node) -> Result<String> {
     for text in [RECIPE, NAME, &node.version, std::env::consts::ARCH] {
         add(text.as_bytes());
     }
+    for text in STANDS_IN_FOR {
+        add(text.as_bytes());
+    }
     add(&size.to_be_bytes());
     let mut name = format!("{:x}", hash.finalize());
     name.truncate(32);
@@ -166,9 +191,15 @@ async fn build(node: &Node, folder: &Path, tarball: &Path) -> Result<()> {
         npm.alive()?;
     }
     copy(&node.program, &inside(&root, Path::new(NODE)))?;
+    for program in STARTERS.map(Path::new) {
+        copy(program, &inside(&root, program))?;
+    }
     for library in &node.libraries {
         copy(library, &inside(&root, library))?;
     }
+    let (link, target) = DIST;
+    std::os::unix::fs::symlink(target, inside(&root, Path::new(link)))
+        .with_context(|| format!("linking {link} in the image"))?;
     ensure!(
         inside(&root, Path::new(PROGRAM)).is_file(),
         "npm installed no {PROGRAM}"
@@ -176,10 +207,14 @@ async fn build(node: &Node, folder: &Path, tarball: &Path) -> Result<()> {
     let made = unfinished.join("image.tar");
     let image = Image {
         name: NAME,
+        also: &STANDS_IN_FOR,
         entrypoint: &[NODE, PROGRAM],
         user: "1000:1000",
         folder: "/app",
-        environment: &["NODE_ENV=production", "PATH=/usr/bin"],
+        environment: &[
+            "NODE_ENV=production",
+            "PATH=/usr/bin:/bin:/app/node_modules/.bin",
+        ],
         labels: [("org.opencontainers.image.title", "server-everything")].into(),
         ..Image::default()
     };

@@ -22,7 +22,8 @@ const FLAGS: [&str; 4] = [
      -X k8s.io/component-base/version.gitMajor=1 \
      -X k8s.io/component-base/version.gitMinor=36 \
      -X k8s.io/client-go/pkg/version.gitVersion=v1.36.3 \
-     -X helm.sh/helm/v4/internal/version.version=v4.3.1",
+     -X helm.sh/helm/v4/internal/version.version=v4.3.1 \
+     -X helm.sh/helm/v3/internal/version.version=v3.22.0",
 ];
 
 /// Programs that are built together, from one Go module. What a run does not need is not built.
@@ -34,7 +35,7 @@ pub struct Set {
     pub module: &'static str,
     /// Sources of ours in the module, which decide beside go.mod and go.sum what is built.
     pub sources: &'static [&'static str],
-    /// The packages; a program is called like the last part of its package.
+    /// The packages; a program is called like the last part of its package. Without any, nothing is built.
     pub packages: &'static [&'static str],
     /// Folders of files to keep beside the programs.
     pub files: &'static [Files],
@@ -84,6 +85,15 @@ pub const HELM: Set = Set {
     files: &[],
 };
 
+/// The Helm before it, which many still have.
+pub const HELM_3: Set = Set {
+    about: "helm 3; about 1 minute on 2 cores, less after helm",
+    module: "addons",
+    sources: &[],
+    packages: &["helm.sh/helm/v3/cmd/helm"],
+    files: &[],
+};
+
 /// cert-manager's controllers.
 pub const CERT_MANAGER: Set = Set {
     about: "cert-manager; about 2 minutes on 2 cores, less after helm",
@@ -98,6 +108,31 @@ pub const CERT_MANAGER: Set = Set {
 };
 /// The folder of cert-manager's kinds beside its program.
 pub const CERT_MANAGER_KINDS: &str = "crds";
+
+/// Kinds that samples have beside an MCPServer: a folder of YAML for each of whom they are of. Nothing is built.
+pub const KINDS: Set = Set {
+    about: "kinds of gateways; some seconds",
+    module: "kinds",
+    sources: &[],
+    packages: &[],
+    files: &[
+        Files {
+            module: "sigs.k8s.io/gateway-api",
+            folder: "config/crd/standard",
+            name: "gateway-api",
+        },
+        Files {
+            module: "github.com/envoyproxy/gateway",
+            folder: "charts/gateway-helm/charts/crds/crds/generated",
+            name: "envoy-gateway",
+        },
+        Files {
+            module: "github.com/traefik/traefik/v3",
+            folder: "docs/content/reference/dynamic-configuration",
+            name: "traefik",
+        },
+    ],
+};
 
 /// What says how Go reads things; see [`crate::oracles`].
 pub const ORACLES: Set = Set {
@@ -153,7 +188,7 @@ pub const COREDNS: Set = Set {
 /// What a real node needs beside the control plane.
 pub const REAL_NODE: [Set; 3] = [NODE, CONTAINERD, COREDNS];
 /// What is installed into a cluster, or installs.
-pub const ADDONS: [Set; 2] = [HELM, CERT_MANAGER];
+pub const ADDONS: [Set; 3] = [HELM, HELM_3, CERT_MANAGER];
 
 /// The environment of `go build`, beside the user's own.
 const ENVIRONMENT: [(&str, &str); 3] = [
@@ -348,13 +383,20 @@ async fn build_into(set: &Set, root: &Path, folder: &Path) -> Result<()> {
     // With the family, go and its compilers end when this process does, and the folder goes.
     let mut family = Family::new(&unfinished)?;
     let output = unfinished.join("bin");
+    std::fs::create_dir(&output).with_context(|| format!("creating {}", output.display()))?;
     let mut go = Command::new("go");
-    go.current_dir(&module)
-        .arg("build")
-        .args(FLAGS)
-        .arg("-o")
-        .arg(format!("{}/", output.display()))
-        .args(set.packages);
+    go.current_dir(&module);
+    if set.packages.is_empty() {
+        // A module has no folder of its files before.
+        go.args(["mod", "download"])
+            .args(set.files.iter().map(|files| files.module));
+    } else {
+        go.arg("build")
+            .args(FLAGS)
+            .arg("-o")
+            .arg(format!("{}/", output.display()))
+            .args(set.packages);
+    }
     // Its scratch files go into the folder, too: a killed go leaves them.
     go.envs(ENVIRONMENT).env("GOTMPDIR", &unfinished);
     for foreign in ["GOOS", "GOARCH"] {
