@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use webhook::{Budget, Cause, Handler, Operation, Request, Verdict};
 
 use crate::access::{self, Access, Need};
-use crate::api::{FieldError, FieldPath, MCPServer, decode, defaults, nulls, read};
+use crate::api::{FieldError, FieldPath, MCPServer, Platform, decode, defaults, nulls, read};
 use crate::build;
 use crate::metrics::{self, Metrics};
 use crate::namespaces::Levels;
@@ -319,7 +319,7 @@ impl Validator {
     /// written where it cannot be seen.
     fn refused_pods(&self, namespace: &str, server: &MCPServer) -> Option<String> {
         let level = self.levels.of(namespace)?;
-        let template = build::deployment::template(server).ok()?;
+        let template = build::deployment::template(server, &Platform::default()).ok()?;
         let violations = pod_security::violations(level, &template)?;
         Some(format!(
             "{violations}; namespace {namespace:?} refuses such pods"

@@ -54,6 +54,7 @@ pub struct CheckArgs {
 
 /// Arguments of `run`.
 #[derive(Args, Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct RunArgs {
     /// Kubeconfig of the cluster; by default $KUBECONFIG, ~/.kube/config or the pod's own account
     #[arg(long, value_name = "FILE")]
@@ -67,9 +68,31 @@ pub struct RunArgs {
     #[arg(long, value_name = "NAMESPACE", value_parser = namespace)]
     pub watch_namespace: Vec<String>,
 
+    /// DNS domain of the cluster, in which Services are found
+    #[arg(long, value_name = "DOMAIN", default_value = "cluster.local", value_parser = domain)]
+    pub cluster_domain: String,
+
+    /// Set no user in the pods of servers by default, because the cluster gives each namespace's pods theirs and refuses any
+    /// other, as OpenShift does
+    #[arg(long)]
+    pub openshift: bool,
+
     /// Address of /healthz, /readyz and /metrics (plain HTTP)
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
     pub http_address: SocketAddr,
+
+    /// Address of /metrics over TLS, with the webhooks' certificate, in place of --http-address. It is shown to who sends the
+    /// token of a user of this cluster that may get the nonResourceURL /metrics
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "no_webhooks")]
+    pub metrics_address: Option<SocketAddr>,
+
+    /// Serve no webhooks, and look after no certificate. What no schema refuses is then refused by nobody: the status says what
+    /// is wrong
+    #[arg(long, conflicts_with_all = [
+        "webhook_address", "tls_min_version", "webhook_host", "webhook_configuration", "ca_secret", "ca_life",
+        "certificate_life", "ca_settle", "certificate_folder", "trust_creators",
+    ])]
+    pub no_webhooks: bool,
 
     /// Run as one of several replicas: all of them answer admission, only the one that holds the Lease
     /// reconciles. Without this flag there must be a single replica
@@ -241,6 +264,14 @@ fn host(text: &str) -> Result<String, String> {
     }
 }
 
+fn domain(text: &str) -> Result<String, String> {
+    if names::is_dns1123_subdomain(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("must be a DNS domain such as cluster.local, without a dot at its ends".to_owned())
+    }
+}
+
 fn lease_duration(text: &str) -> Result<Duration, String> {
     let duration = duration(text)?;
     // The Lease holds whole seconds, in 32 bits.
@@ -341,6 +372,7 @@ mod tests {
             ("--lease", "a", ["", "a:b", "-"]),
             ("--webhook-host", "10.0.0.1", ["", "https://a", "a:9443"]),
             ("--webhook-host", "::1", ["", "[::1]", "*"]),
+            ("--cluster-domain", "a.example", ["", ".a", "a."]),
         ] {
             let parse = |value: &str| parse(&["--leader-elect", &format!("{flag}={value}")]);
             assert!(parse(good).is_ok(), "{flag}={good}");

@@ -10,7 +10,7 @@ use kube::Client;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::controller::{self, Failure, Scope};
+use crate::controller::{self, Failure, Scope, Settings};
 use crate::metrics::Metrics;
 
 /// A scope that could not be seen is tried again for as long as `watch` has patience. If it ended so within this time,
@@ -22,16 +22,16 @@ const BLIND_FOR: Duration = Duration::from_mins(6);
 pub async fn run(
     client: Client,
     scopes: Vec<Scope>,
-    pod: Option<String>,
+    settings: Settings,
     metrics: Arc<Metrics>,
     stop: impl Future<Output = ()> + Clone + Send + Sync + 'static,
 ) -> Option<anyhow::Result<()>> {
     let mut running = JoinSet::new();
     let begin = |running: &mut JoinSet<_>, scope: Scope| {
-        let (client, pod, metrics) = (client.clone(), pod.clone(), metrics.clone());
+        let (client, settings, metrics) = (client.clone(), settings.clone(), metrics.clone());
         let stop = stop.clone();
         running.spawn(async move {
-            let ended = controller::run(client, scope.clone(), pod, metrics, stop);
+            let ended = controller::run(client, scope.clone(), settings, metrics, stop);
             (scope, Box::pin(ended).await)
         });
     };

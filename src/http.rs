@@ -1,28 +1,35 @@
-//! Plain HTTP within the cluster: `/healthz`, `/readyz`, `/metrics`. Small answers to few callers.
+//! HTTP within the cluster: `/healthz`, `/readyz`, `/metrics`. Small answers to few callers.
+//!
+//! Metrics are served plainly beside health, or over TLS at an address of their own, to who may read them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use futures::FutureExt;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::metrics::{self, Metrics};
+use crate::scrape::{self, Scrapers};
 
 /// The most connections at once. One more closes the oldest: idle connections must not lock out the kubelet's probes,
 /// or it would restart the operator.
 const CONNECTIONS: usize = 64;
+/// A connection is closed when its TLS handshake is not done within this time.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 /// A connection is closed when the headers of its next request do not arrive within this time.
 const HEADER_TIME: Duration = Duration::from_secs(30);
 /// The longest life of a connection: one that reads its answers slowly must not keep its place.
@@ -32,13 +39,13 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 type Ready = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
-/// Serves until it is dropped. `ready` decides the answer of `/readyz`; its error is the body.
+/// Serves these routes until it is dropped; over TLS when there is an acceptor.
 pub async fn serve(
     listener: TcpListener,
-    metrics: Arc<Metrics>,
-    ready: impl Fn() -> Result<(), String> + Send + Sync + 'static,
+    tls: Option<TlsAcceptor>,
+    routes: Router,
 ) -> anyhow::Result<()> {
-    let routes = routes(metrics, Arc::new(ready));
+    let routes = fenced(routes);
     let mut connections = JoinSet::new();
     let mut open: VecDeque<AbortHandle> = VecDeque::new();
     loop {
@@ -58,12 +65,24 @@ pub async fn serve(
         {
             oldest.abort();
         }
-        let served = timeout(CONNECTION_TIME, connection(stream, routes.clone()));
+        let connection = connection(stream, tls.clone(), routes.clone());
+        let served = timeout(CONNECTION_TIME, connection);
         open.push_back(connections.spawn(served.map(drop)));
     }
 }
 
-async fn connection(stream: TcpStream, routes: Router) {
+async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, routes: Router) {
+    let Some(tls) = tls else {
+        return speak(stream, routes).await;
+    };
+    match timeout(HANDSHAKE_TIME, tls.accept(stream)).await {
+        Ok(Ok(stream)) => speak(stream, routes).await,
+        Ok(Err(error)) => tracing::debug!("TLS handshake: {error}"),
+        Err(_) => tracing::debug!("TLS handshake: not done within {HANDSHAKE_TIME:?}"),
+    }
+}
+
+async fn speak(stream: impl AsyncRead + AsyncWrite + Unpin, routes: Router) {
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIME)
@@ -74,7 +93,9 @@ async fn connection(stream: TcpStream, routes: Router) {
     }
 }
 
-fn routes(metrics: Arc<Metrics>, ready: Ready) -> Router {
+/// `/healthz` and `/readyz`. `ready` decides the answer of the latter; its error is the body.
+pub fn health(ready: impl Fn() -> Result<(), String> + Send + Sync + 'static) -> Router {
+    let ready: Ready = Arc::new(ready);
     let readiness = move || {
         let ready = ready();
         async {
@@ -84,10 +105,23 @@ fn routes(metrics: Arc<Metrics>, ready: Ready) -> Router {
             )
         }
     };
-    let metrics = move || {
-        let text = metrics.text();
-        async {
-            match text {
+    Router::new()
+        .route("/healthz", get(async || ok()))
+        .route("/readyz", get(readiness))
+}
+
+/// `/metrics`, for those that `scrapers` lets; for anybody without.
+pub fn metrics(metrics: Arc<Metrics>, scrapers: Option<Scrapers>) -> Router {
+    let scrapers = scrapers.map(Arc::new);
+    let show = move |headers: HeaderMap| {
+        let (metrics, scrapers) = (metrics.clone(), scrapers.clone());
+        async move {
+            if let Some(scrapers) = scrapers
+                && let Err(refusal) = scrapers.check(&headers).await
+            {
+                return refusal.into_response();
+            }
+            match metrics.text() {
                 Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
                 Err(error) => {
                     (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response()
@@ -95,15 +129,17 @@ fn routes(metrics: Arc<Metrics>, ready: Ready) -> Router {
             }
         }
     };
-    Router::new()
-        .route("/healthz", get(async || ok()))
-        .route("/readyz", get(readiness))
-        .route("/metrics", get(metrics))
+    Router::new().route(scrape::PATH, get(show))
+}
+
+/// With an answer to whatever else is asked.
+fn fenced(routes: Router) -> Router {
+    routes
         .method_not_allowed_fallback(async || (StatusCode::METHOD_NOT_ALLOWED, "use GET"))
         .fallback(async || {
             (
                 StatusCode::NOT_FOUND,
-                "there are /healthz, /readyz and /metrics",
+                "there are /healthz and /readyz, and /metrics here or at --metrics-address",
             )
         })
         .layer(CatchPanicLayer::new())
@@ -128,7 +164,8 @@ mod tests {
         let ask = |method: Method, path: &str, ready: &Ready| {
             let request = Request::builder().method(method).uri(path);
             let request = request.body(Body::empty()).unwrap();
-            routes(metrics.clone(), ready.clone())
+            let ready = ready.clone();
+            fenced(health(move || ready()).merge(super::metrics(metrics.clone(), None)))
                 .oneshot(request)
                 .map(Result::unwrap)
         };
@@ -163,7 +200,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let metrics = Arc::new(Metrics::new(Arc::default()).unwrap());
-        let server = tokio::spawn(serve(listener, metrics, || Ok(())));
+        let routes = health(|| Ok(())).merge(super::metrics(metrics, None));
+        let server = tokio::spawn(serve(listener, None, routes));
         let mut silent = Vec::new();
         for _ in 0..2 * CONNECTIONS {
             silent.push(TcpStream::connect(address).await.unwrap());

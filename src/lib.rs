@@ -25,5 +25,6 @@ pub mod metrics;
 pub mod namespaces;
 pub mod offline;
 pub mod operator;
+pub mod scrape;
 pub mod telemetry;
 pub mod validation;

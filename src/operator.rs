@@ -12,22 +12,24 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 use uuid::Uuid;
 use webhook::{Limits, Server};
 
 use crate::access::Access;
 use crate::admission::{Mutator, VERDICT_LIMIT, Validator};
-use crate::api::labels;
+use crate::api::{Platform, labels};
 use crate::certificates;
-use crate::cli::RunArgs;
+use crate::cli::{RunArgs, TlsVersion};
 use crate::connect::{Connection, connect};
-use crate::controller::Scope;
+use crate::controller::{Scope, Settings};
 use crate::controllers;
 use crate::fence::Fence;
 use crate::http;
 use crate::leader::{self, Candidate};
 use crate::metrics::Metrics;
 use crate::namespaces::{self, Levels};
+use crate::scrape::Scrapers;
 
 /// Runs the operator until SIGTERM or SIGINT. Fails when a part of it dies before that. The process then exits, so
 /// that it is restarted.
@@ -40,33 +42,52 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
-    let webhooks = bind("--webhook-address", args.webhook_address).await?;
     let plain = bind("--http-address", args.http_address).await?;
-    let (keeper, serving) =
-        certificates::start(connection.client.clone(), &args, &connection.namespace)?;
-    let metrics = Arc::new(Metrics::new(serving.clone())?);
     let (stop, stopped) = watch::channel(false);
-
     // These parts end by themselves once they are told to stop.
     let mut parts = JoinSet::new();
-    let levels = Arc::new(Levels::default());
-    let server = admission(webhooks, &args, &connection, &serving, &levels, &metrics);
-    let serves = server.run(stopping(&stopped));
-    parts.spawn(serves.map(|ended| ("webhook server", ended.map_err(anyhow::Error::from))));
-    let watched = namespaces::watch(connection.client.clone(), levels);
-    let reconciles = reconcile(args, connection, metrics.clone(), stopped.clone());
-    parts.spawn(reconciles.map(|ended| ("controller", ended)));
     // These parts run until the others have ended.
     let mut lasting = JoinSet::new();
-    lasting.spawn(watched.map(|never| match never {}));
-    lasting.spawn(keeper.map(|()| ("certificate keeper", Ok(()))));
+    let serving = if args.no_webhooks {
+        None
+    } else {
+        let (keeper, serving) =
+            certificates::start(connection.client.clone(), &args, &connection.namespace)?;
+        lasting.spawn(keeper.map(|()| ("certificate keeper", Ok(()))));
+        Some(serving)
+    };
+    let metrics = Arc::new(Metrics::new(serving.clone().unwrap_or_default())?);
+    if let Some(serving) = &serving {
+        let webhooks = bind("--webhook-address", args.webhook_address).await?;
+        let levels = Arc::new(Levels::default());
+        let server = admission(webhooks, &args, &connection, serving, &levels, &metrics);
+        let serves = server.run(stopping(&stopped));
+        parts.spawn(serves.map(|ended| ("webhook server", ended.map_err(anyhow::Error::from))));
+        let watched = namespaces::watch(connection.client.clone(), levels);
+        lasting.spawn(watched.map(|never| match never {}));
+    }
+    let client = connection.client.clone();
+    let (secure, lowest) = (args.metrics_address, args.tls_min_version);
+    let reconciles = reconcile(args, connection, metrics.clone(), stopped.clone());
+    parts.spawn(reconciles.map(|ended| ("controller", ended)));
+    let certificate = serving.clone();
     let ready = move || {
         if *stopped.borrow() {
             return Err("shutting down".to_owned());
         }
-        serving.ready()
+        // Without webhooks there is nothing to wait for.
+        serving.as_ref().map_or(Ok(()), |serving| serving.ready())
     };
-    lasting.spawn(http::serve(plain, metrics, ready).map(|ended| ("HTTP server", ended)));
+    let mut routes = http::health(ready);
+    if let (Some(address), Some(certificate)) = (secure, certificate) {
+        let listener = bind("--metrics-address", address).await?;
+        let metrics = http::metrics(metrics, Some(Scrapers::new(client)));
+        let served = http::serve(listener, Some(acceptor(certificate, lowest)), metrics);
+        lasting.spawn(served.map(|ended| ("metrics server", ended)));
+    } else {
+        routes = routes.merge(http::metrics(metrics, None));
+    }
+    lasting.spawn(http::serve(plain, None, routes).map(|ended| ("HTTP server", ended)));
 
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
@@ -111,6 +132,13 @@ async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
         .with_context(|| format!("{flag} {address} cannot be bound; choose a free one"))
 }
 
+/// TLS with this certificate, for HTTP/1.1.
+fn acceptor(certificate: Arc<Serving>, lowest: TlsVersion) -> TlsAcceptor {
+    let mut config = (*webhook::tls_config(certificate, lowest.into())).clone();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    TlsAcceptor::from(Arc::new(config))
+}
+
 /// The webhook server. Every replica runs one.
 fn admission(
     listener: TcpListener,
@@ -151,9 +179,17 @@ async fn reconcile(
 ) -> anyhow::Result<()> {
     let pod = std::env::var("POD_NAME").ok();
     let scopes = scopes(&args);
+    let settings = Settings {
+        pod: pod.clone(),
+        platform: Platform {
+            cluster_domain: args.cluster_domain.clone(),
+            assigns_users: args.openshift,
+        },
+    };
     let controllers = |client: Client| {
         let stop = stopping(&stopped).shared();
-        controllers::run(client, scopes.clone(), pod.clone(), metrics.clone(), stop).boxed()
+        let (scopes, settings) = (scopes.clone(), settings.clone());
+        controllers::run(client, scopes, settings, metrics.clone(), stop).boxed()
     };
     if !args.leader_elect {
         let client = connection.fenced(&Fence::none(), None)?;

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use k8s_openapi::NamespaceResourceScope;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource};
-use mcp_operator::api::{MCPServer, defaults, labels};
+use mcp_operator::api::{MCPServer, Platform, defaults, labels};
 use mcp_operator::build::{config_map, deployment, service};
 use mcp_operator::hash::Hash;
 use serde::Serialize;
@@ -50,7 +50,8 @@ pub(crate) async fn create(client: Client, namespace: &str, object: Value, way: 
     if let Some(config_map) = config_map::config_map(&server) {
         write(&client, namespace, &hashed(config_map)?, way).await?;
     }
-    let deployment = deployment::deployment(&server).context("building a Deployment")?;
+    let deployment =
+        deployment::deployment(&server, &Platform::default()).context("building a Deployment")?;
     write(&client, namespace, &hashed(deployment)?, way).await?;
     if let Some(service) = service::service(&server) {
         write(&client, namespace, &hashed(service)?, way).await?;

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Capabilities, SeccompProfile, SecurityContext};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::Value;
 
-use super::{MCPServer, MCPServerSpec, Transport, labels, pod_template, quantity};
+use super::{MCPServer, MCPServerSpec, Platform, Transport, labels, pod_template, quantity};
 
 /// Fills in the requests that the user left out.
 ///
@@ -115,13 +115,13 @@ fn given_by_default(old: &MCPServer, name: &str) -> bool {
 }
 
 /// The container's security context: the user's as a whole, or one that passes Pod Security "restricted".
-pub fn security_context(spec: &MCPServerSpec) -> SecurityContext {
+pub fn security_context(spec: &MCPServerSpec, platform: &Platform) -> SecurityContext {
     spec.security_context
         .clone()
         .unwrap_or_else(|| SecurityContext {
             allow_privilege_escalation: Some(false),
             run_as_non_root: Some(true),
-            run_as_user: Some(1000),
+            run_as_user: (!platform.assigns_users).then_some(1000),
             read_only_root_filesystem: Some(true),
             capabilities: Some(Capabilities {
                 drop: Some(vec!["ALL".to_owned()]),
@@ -156,7 +156,7 @@ pub fn has_tmp(spec: &MCPServerSpec) -> bool {
         Some(context) if context.get("readOnlyRootFilesystem").is_some() => {
             context["readOnlyRootFilesystem"] == true
         }
-        _ => security_context(spec).read_only_root_filesystem == Some(true),
+        _ => security_context(spec, &Platform::default()).read_only_root_filesystem == Some(true),
     }
 }
 

@@ -11,6 +11,7 @@ pub mod labels;
 pub mod merge_keys;
 pub mod names;
 pub mod nulls;
+pub mod platform;
 pub mod pod_template;
 pub mod quantity;
 pub mod read;
@@ -20,4 +21,5 @@ pub mod v1alpha1;
 
 pub use field_error::FieldError;
 pub use field_path::FieldPath;
+pub use platform::Platform;
 pub use v1alpha1::{MCPServer, MCPServerSpec, MCPServerStatus, Transport};

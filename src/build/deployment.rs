@@ -16,11 +16,11 @@ use super::config_map::config_hash;
 use super::{common_annotations, common_labels, explicit, metadata};
 use crate::api::defaults::Probes;
 use crate::api::{
-    MCPServer, MCPServerSpec, Transport, config_json, defaults, labels, pod_template,
+    MCPServer, MCPServerSpec, Platform, Transport, config_json, defaults, labels, pod_template,
 };
 
 /// The Deployment of a server. Fails only for a pod template that validation refuses.
-pub fn deployment(server: &MCPServer) -> serde_json::Result<Deployment> {
+pub fn deployment(server: &MCPServer, platform: &Platform) -> serde_json::Result<Deployment> {
     let spec = &server.spec;
     Ok(Deployment {
         metadata: metadata(server, server.name_any()),
@@ -31,7 +31,7 @@ pub fn deployment(server: &MCPServer) -> serde_json::Result<Deployment> {
                 match_expressions: None,
             },
             strategy: Some(strategy(spec)),
-            template: template(server)?,
+            template: template(server, platform)?,
             ..Default::default()
         }),
         status: None,
@@ -74,8 +74,8 @@ fn strategy(spec: &MCPServerSpec) -> DeploymentStrategy {
 
 /// The template of the server's pods: the operator's own, with `spec.podTemplate` merged over it. Fails only for a pod
 /// template that validation refuses.
-pub fn template(server: &MCPServer) -> serde_json::Result<PodTemplateSpec> {
-    let mut template = made(server);
+pub fn template(server: &MCPServer, platform: &Platform) -> serde_json::Result<PodTemplateSpec> {
+    let mut template = made(server, platform);
     if let Some(overlay) = &server.spec.pod_template {
         template = pod_template::merge(template, overlay)?;
     }
@@ -93,7 +93,7 @@ pub fn template(server: &MCPServer) -> serde_json::Result<PodTemplateSpec> {
     Ok(template)
 }
 
-fn made(server: &MCPServer) -> PodTemplateSpec {
+fn made(server: &MCPServer, platform: &Platform) -> PodTemplateSpec {
     let spec = &server.spec;
     let (volumes, mounts) = volumes(server);
     let config_hash = config_hash(server).map(|hash| (labels::CONFIG_HASH.to_owned(), hash));
@@ -110,7 +110,7 @@ fn made(server: &MCPServer) -> PodTemplateSpec {
             ..Default::default()
         }),
         spec: Some(PodSpec {
-            containers: vec![container(server, mounts)],
+            containers: vec![container(server, platform, mounts)],
             volumes: some(volumes),
             image_pull_secrets: some(spec.image_pull_secrets.clone()),
             service_account_name: spec.service_account.clone(),
@@ -122,7 +122,7 @@ fn made(server: &MCPServer) -> PodTemplateSpec {
     }
 }
 
-fn container(server: &MCPServer, mounts: Vec<VolumeMount>) -> Container {
+fn container(server: &MCPServer, platform: &Platform, mounts: Vec<VolumeMount>) -> Container {
     let spec = &server.spec;
     let network = spec.transport.is_network();
     let (liveness_probe, readiness_probe) = probes(spec);
@@ -152,7 +152,7 @@ fn container(server: &MCPServer, mounts: Vec<VolumeMount>) -> Container {
                 limits: Some(resources.limits.clone()).filter(|map| !map.is_empty()),
                 claims: None,
             }),
-        security_context: Some(defaults::security_context(spec)),
+        security_context: Some(defaults::security_context(spec, platform)),
         liveness_probe,
         readiness_probe,
         volume_mounts: some(mounts),

@@ -4,7 +4,7 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::{config_map, deployment, disruption_budget, service};
-use crate::api::{FieldPath, MCPServer, decode, defaults};
+use crate::api::{FieldPath, MCPServer, Platform, decode, defaults};
 use crate::validation;
 
 fn server(spec: &Value) -> MCPServer {
@@ -64,7 +64,7 @@ fn children_of_each_sort_of_server() {
         insta::assert_yaml_snapshot!(
             name,
             json!({
-                "deployment": deployment::deployment(&server).unwrap(),
+                "deployment": deployment::deployment(&server, &Platform::default()).unwrap(),
                 "service": service::service(&server),
                 "configMap": config_map::config_map(&server),
                 "disruptionBudget": disruption_budget::disruption_budget(&server),
@@ -75,9 +75,13 @@ fn children_of_each_sort_of_server() {
 
 #[test]
 fn the_selector_stays_when_everything_else_changes() {
-    let one = deployment::deployment(&server(&json!({"image": "x:1"}))).unwrap();
-    let other =
-        deployment::deployment(&server(&json!({"image": "y:2", "transport": "stdio"}))).unwrap();
+    let one =
+        deployment::deployment(&server(&json!({"image": "x:1"})), &Platform::default()).unwrap();
+    let other = deployment::deployment(
+        &server(&json!({"image": "y:2", "transport": "stdio"})),
+        &Platform::default(),
+    )
+    .unwrap();
     assert_ne!(one.labels(), other.labels());
     assert_eq!(one.spec.unwrap().selector, other.spec.unwrap().selector);
 }

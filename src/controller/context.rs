@@ -26,7 +26,7 @@ use super::view::child::{ChildKind, ChildView};
 use super::view::server::ServerView;
 use super::wish::Wish;
 use crate::api::v1alpha1::Phase;
-use crate::api::{MCPServer, defaults, labels};
+use crate::api::{MCPServer, Platform, defaults, labels};
 use crate::build;
 use crate::metrics::{Metrics, Servers};
 
@@ -61,6 +61,17 @@ pub struct Context {
     pub due: AtomicUsize,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What is the same for all servers.
+    pub settings: Settings,
+}
+
+/// What a controller is told beside what it watches.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// The name of this replica's pod, for Events.
+    pub pod: Option<String>,
+    /// The cluster.
+    pub platform: Platform,
 }
 
 /// A kind of child: where its views are, and how it is built.
@@ -69,7 +80,7 @@ pub trait Built: ChildKind {
     fn cache(context: &Context) -> &Cache<ChildView<Self>>;
     /// The child as it is to be; nothing when the server needs none. An error only for a pod template that
     /// validation refuses.
-    fn build(server: &MCPServer) -> serde_json::Result<Option<Self>>;
+    fn build(server: &MCPServer, platform: &Platform) -> serde_json::Result<Option<Self>>;
     /// The server whose child has this name.
     fn server_named(child: &str) -> &str {
         child
@@ -81,7 +92,7 @@ impl Built for ConfigMap {
         &context.config_maps
     }
 
-    fn build(server: &MCPServer) -> serde_json::Result<Option<Self>> {
+    fn build(server: &MCPServer, _: &Platform) -> serde_json::Result<Option<Self>> {
         Ok(build::config_map::config_map(server))
     }
 
@@ -95,8 +106,8 @@ impl Built for Deployment {
         &context.deployments
     }
 
-    fn build(server: &MCPServer) -> serde_json::Result<Option<Self>> {
-        build::deployment::deployment(server).map(Some)
+    fn build(server: &MCPServer, platform: &Platform) -> serde_json::Result<Option<Self>> {
+        build::deployment::deployment(server, platform).map(Some)
     }
 }
 
@@ -105,7 +116,7 @@ impl Built for Service {
         &context.services
     }
 
-    fn build(server: &MCPServer) -> serde_json::Result<Option<Self>> {
+    fn build(server: &MCPServer, _: &Platform) -> serde_json::Result<Option<Self>> {
         Ok(build::service::service(server))
     }
 }
@@ -115,14 +126,14 @@ impl Built for PodDisruptionBudget {
         &context.disruption_budgets
     }
 
-    fn build(server: &MCPServer) -> serde_json::Result<Option<Self>> {
+    fn build(server: &MCPServer, _: &Platform) -> serde_json::Result<Option<Self>> {
         Ok(build::disruption_budget::disruption_budget(server))
     }
 }
 
 impl Context {
     /// A context in which nothing is known yet.
-    pub fn new(client: Client, instance: Option<String>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(client: Client, settings: Settings, metrics: Arc<Metrics>) -> Self {
         Self {
             client,
             servers: Cache::default(),
@@ -131,7 +142,8 @@ impl Context {
             services: Cache::default(),
             disruption_budgets: Cache::default(),
             pods: Pods::default(),
-            publisher: Publisher::new(instance),
+            publisher: Publisher::new(settings.pod.clone()),
+            settings,
             memories: Memories::default(),
             refusals: Refusals::default(),
             large: Semaphore::new(LARGE_AT_ONCE),
@@ -162,7 +174,7 @@ impl Context {
             failpoint::pass(server);
             let mut server = view.object().ok()?;
             defaults::default(&mut server, None);
-            Wish::new(&K::build(&server).ok()??).ok()
+            Wish::new(&K::build(&server, &self.settings.platform).ok()??).ok()
         };
         catch_unwind(AssertUnwindSafe(wish)).ok().flatten()
     }

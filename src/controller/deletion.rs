@@ -138,6 +138,7 @@ async fn tell(context: &Context, server: &ServerView) {
         server: &object,
         old: old.as_ref(),
         hint: "",
+        domain: &context.settings.platform.cluster_domain,
     };
     let terminating = status::terminating(about, &context.observe(server), Timestamp::now());
     if let Err(error) = report::write(context, server, old.as_ref(), &terminating, &[]).await {

@@ -41,6 +41,7 @@ use tokio::task::JoinSet;
 use tracing::Instrument;
 
 use self::cache::{Cache, Change};
+pub use self::context::Settings;
 use self::context::{Built, Context};
 use self::item::Item;
 use self::key::Key;
@@ -112,11 +113,11 @@ pub enum Failure {
 pub async fn run(
     client: Client,
     scope: Scope,
-    instance: Option<String>,
+    settings: Settings,
     metrics: Arc<Metrics>,
     shutdown: impl Future<Output = ()> + Send + Sync + 'static,
 ) -> Result<(), Failure> {
-    let context = Arc::new(Context::new(client, instance, metrics.clone()));
+    let context = Arc::new(Context::new(client, settings, metrics.clone()));
     let counted: Arc<dyn crate::metrics::Servers> = context.clone();
     metrics.count(&counted);
     let (change, changes) = mpsc::unbounded_channel();

@@ -68,7 +68,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::{FieldPath, MCPServer, decode};
+    use crate::api::{FieldPath, MCPServer, Platform, decode};
     use crate::build::deployment::deployment;
 
     #[test]
@@ -120,7 +120,8 @@ mod tests {
             json_patch::merge(&mut fields, &spec);
             let object = json!({"metadata": {"name": "a", "namespace": "n"}, "spec": fields});
             let server: MCPServer = decode::lenient(&object, &FieldPath::OBJECT).unwrap();
-            let built = serde_json::to_value(deployment(&server).unwrap()).unwrap();
+            let built =
+                serde_json::to_value(deployment(&server, &Platform::default()).unwrap()).unwrap();
             assert_eq!(hint(&server.spec, &built), expected, "{what}");
         }
     }

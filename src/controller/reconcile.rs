@@ -24,7 +24,7 @@ use super::view::server::ServerView;
 use super::wish::Wish;
 use super::{deletion, events, failpoint, probes, report};
 use crate::api::v1alpha1::Phase;
-use crate::api::{MCPServer, MCPServerStatus, defaults, labels};
+use crate::api::{MCPServer, MCPServerStatus, Platform, defaults, labels};
 use crate::validation;
 
 /// A server that is not ready is looked at again after this long, for safety: what changes comes by the watches, and what
@@ -211,7 +211,7 @@ async fn bring_up(context: &Context, view: &ServerView) -> Result<Next, Failed> 
 /// All that comes before the first child.
 async fn prepare(context: &Context, valid: Valid) -> Result<(Valid, Children), Error> {
     let valid = ensure_finalizer(context, valid).await?;
-    let children = build(&valid)?;
+    let children = build(&valid, &context.settings.platform)?;
     Ok((valid, children))
 }
 
@@ -267,24 +267,25 @@ async fn ensure_finalizer(context: &Context, valid: Valid) -> Result<Valid, Erro
     Ok(Valid { view, object })
 }
 
-fn build(valid: &Valid) -> Result<Children, Error> {
-    fn wish<K: Built>(server: &MCPServer) -> Result<Option<Wish<K>>, Error> {
-        let built = K::build(server).and_then(|child| child.as_ref().map(Wish::new).transpose());
+fn build(valid: &Valid, platform: &Platform) -> Result<Children, Error> {
+    fn wish<K: Built>(server: &MCPServer, platform: &Platform) -> Result<Option<Wish<K>>, Error> {
+        let built =
+            K::build(server, platform).and_then(|child| child.as_ref().map(Wish::new).transpose());
         built.map_err(|source| Error::Json {
             action: format!("building the {} (spec.podTemplate)", K::kind(&())),
             source,
         })
     }
     let server = &valid.object;
-    let deployment: Wish<Deployment> = wish(server)?.ok_or_else(|| Error::Invalid {
+    let deployment: Wish<Deployment> = wish(server, platform)?.ok_or_else(|| Error::Invalid {
         faults: vec!["this MCPServer has no Deployment".to_owned()],
     })?;
     Ok(Children {
-        config_map: wish(server)?,
+        config_map: wish(server, platform)?,
         hint: probes::hint(&server.spec, &deployment.body),
         deployment,
-        service: wish(server)?,
-        disruption_budget: wish(server)?,
+        service: wish(server, platform)?,
+        disruption_budget: wish(server, platform)?,
     })
 }
 
@@ -418,6 +419,7 @@ async fn report(context: &Context, valid: &Valid, applied: Applied) -> Result<Ne
         server: &valid.object,
         old: old.as_ref(),
         hint: &hint,
+        domain: &context.settings.platform.cluster_domain,
     };
     let found = status::status(about, &faults, &observed, Timestamp::now());
     let written = report::write(context, server, old.as_ref(), &found, &observed.kinds()).await;
@@ -464,6 +466,7 @@ fn untouched(
         server: object,
         old: old.as_ref(),
         hint: "",
+        domain: &context.settings.platform.cluster_domain,
     };
     let observed = context.observe(server);
     let found = status::status(about, faults, &observed, Timestamp::now());

@@ -30,6 +30,8 @@ pub struct About<'a> {
     pub old: Option<&'a MCPServerStatus>,
     /// What is said of its probes, where they may be why it is not ready.
     pub hint: &'a str,
+    /// The DNS domain in which its Service is found.
+    pub domain: &'a str,
 }
 
 /// A status, and what it was made of.
@@ -368,8 +370,8 @@ fn assemble(
     });
     let mut last_transition_time = old.last_transition_time.clone();
     let mut gist = DefaultHasher::new();
-    let endpoint =
-        (phase == Phase::Ready && about.server.spec.replicas > 0).then(|| endpoint(about.server));
+    let endpoint = (phase == Phase::Ready && about.server.spec.replicas > 0)
+        .then(|| endpoint(about.server, about.domain));
     (phase.as_str(), generation, &endpoint).hash(&mut gist);
     for finding in findings {
         let message = short(finding.message);
@@ -409,7 +411,10 @@ fn assemble(
             ready_replicas: counts.map_or(0, |facts| facts.ready),
             replicas: counts.map_or(0, |facts| facts.replicas),
             selector: Some(labels::selector_string(&about.server.name_any())),
-            address: endpoint.is_some().then(|| address(about.server)).flatten(),
+            address: endpoint
+                .is_some()
+                .then(|| address(about.server, about.domain))
+                .flatten(),
             endpoint,
             observed_generation: generation,
             last_transition_time,
@@ -435,17 +440,17 @@ fn short(message: String) -> String {
 }
 
 /// Where clients of a network transport send their requests.
-fn address(server: &MCPServer) -> Option<Address> {
+fn address(server: &MCPServer, domain: &str) -> Option<Address> {
     let spec = &server.spec;
     spec.transport.is_network().then(|| Address {
-        url: format!("{}{}", endpoint(server), defaults::path(spec)),
+        url: format!("{}{}", endpoint(server, domain), defaults::path(spec)),
     })
 }
 
 /// Where clients find the server.
-pub fn endpoint(server: &MCPServer) -> String {
+pub fn endpoint(server: &MCPServer, domain: &str) -> String {
     let Key { name, namespace } = Key::of(server);
-    let host = format!("{name}.{namespace}.svc.cluster.local");
+    let host = format!("{name}.{namespace}.svc.{domain}");
     if server.spec.transport.is_network() {
         format!("http://{host}:{}", defaults::service_port(&server.spec))
     } else {

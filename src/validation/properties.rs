@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 use crate::api::v1alpha1::Transport;
-use crate::api::{FieldPath, MCPServer, decode, defaults};
+use crate::api::{FieldPath, MCPServer, Platform, decode, defaults};
 use crate::build::deployment::deployment;
 use crate::validation;
 
@@ -228,7 +228,7 @@ proptest! {
         let warnings = validation::warnings(&server);
         prop_assert!(warnings.len() < 20);
         if validation::faults(&server, None).is_empty() {
-            deployment(&server).expect("a valid server can be built");
+            deployment(&server, &Platform::default()).expect("a valid server can be built");
         }
     }
 

@@ -13,7 +13,9 @@ use super::container;
 use super::metadata::{self, Own};
 use crate::api::field_error::{MOST_RECORDED, shown};
 use crate::api::v1alpha1::{MCPServer, Resources};
-use crate::api::{FieldError, FieldPath, defaults, labels, merge_keys, names, pod_template};
+use crate::api::{
+    FieldError, FieldPath, Platform, defaults, labels, merge_keys, names, pod_template,
+};
 use crate::build;
 
 /// The overlay decodes, is valid by itself, and leaves alone what the operator relies on.
@@ -285,7 +287,8 @@ fn merged(server: &MCPServer, written: &PodTemplateSpec, faults: &mut Vec<FieldE
     let labels_path = metadata.child("labels");
     let pod = ROOT.child("spec");
     let containers = pod.child("containers");
-    let merged = match build::deployment::template(server) {
+    // No rule depends on where the pods run.
+    let merged = match build::deployment::template(server, &Platform::default()) {
         Ok(merged) => merged,
         Err(error) => return faults.push(FieldError::invalid(ROOT, "object", error)),
     };
@@ -384,7 +387,7 @@ fn contradictions(
         server.spec.resources.as_ref(),
         &mut known,
     );
-    let context = defaults::security_context(&server.spec);
+    let context = defaults::security_context(&server.spec, &Platform::default());
     container::security_context(
         &path.child("securityContext"),
         Some(&context),

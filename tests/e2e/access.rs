@@ -5,7 +5,7 @@ use cluster::eventually;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
-use mcp_operator::api::{MCPServer, defaults, read};
+use mcp_operator::api::{MCPServer, Platform, defaults, read};
 use mcp_operator::build::deployment;
 use mcp_operator::validation::pod_security::{ENFORCE, Level, violations};
 use serde_json::{Value, json};
@@ -279,7 +279,7 @@ async fn what_pod_security_will_refuse_is_said_in_its_own_words() {
             assert_eq!(faults, [], "{spec}");
             let mut server = server.unwrap();
             defaults::default(&mut server, None);
-            let template = deployment::template(&server).unwrap();
+            let template = deployment::template(&server, &Platform::default()).unwrap();
             let ours = violations(level, &template);
             let mut pod = json!({"metadata": template.metadata, "spec": template.spec});
             pod["metadata"]["name"] = json!("a");

@@ -17,6 +17,7 @@ mod children;
 mod commands;
 mod deletion;
 mod events;
+mod flags;
 mod installed;
 mod laggard;
 mod leader;

@@ -136,10 +136,17 @@ fn answer(text: &str) -> Result<(u16, String)> {
 }
 
 pub fn get_blocking(port: u16, path: &str) -> Result<(u16, String)> {
+    get_as(port, path, None)
+}
+
+/// As who has this token.
+pub fn get_as(port: u16, path: &str, token: Option<&str>) -> Result<(u16, String)> {
     let mut stream = connect(port)?;
+    let token = token.map(|token| format!("authorization: Bearer {token}\r\n"));
+    let token = token.unwrap_or_default();
     write!(
         stream,
-        "GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nhost: a\r\n{token}connection: close\r\n\r\n"
     )?;
     stream.flush()?;
     answer(&read_all(&mut stream))

@@ -9,6 +9,7 @@ use serde_json::Value;
 use tower::BoxError;
 
 use super::*;
+use crate::controller::Settings;
 use crate::controller::cache::lock;
 use crate::controller::view::child::ChildView;
 use crate::fence::NotLeading;
@@ -115,7 +116,7 @@ impl Scene {
             }
         });
         let metrics = Arc::new(Metrics::new(Arc::default()).unwrap());
-        let context = Context::new(Client::new(service, "n"), None, metrics);
+        let context = Context::new(Client::new(service, "n"), Settings::default(), metrics);
         let scene = Self {
             script,
             context,

@@ -59,7 +59,17 @@ fn report(
     now: Timestamp,
 ) -> Report {
     let hint = "; it is probed by GET /health and GET /ready: a server without such a path needs spec.health.type: TCP";
-    super::status(About { server, old, hint }, faults, observed, now)
+    super::status(
+        About {
+            server,
+            old,
+            hint,
+            domain: "cluster.local",
+        },
+        faults,
+        observed,
+        now,
+    )
 }
 
 fn rolled_out(replicas: i32) -> Child<Deployment> {
@@ -665,6 +675,7 @@ fn a_server_being_deleted_says_so_and_keeps_its_other_conditions() {
         server: &a,
         old: Some(&old),
         hint: "",
+        domain: "cluster.local",
     };
     let status = terminating(about, &ready, now()).status;
     assert_eq!(
