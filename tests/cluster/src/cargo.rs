@@ -26,6 +26,8 @@ const OF_PACKAGE: [&str; 5] = [
 pub enum Kind {
     /// As `cargo build` does.
     Debug,
+    /// As `cargo build --examples` does: the examples, and no program.
+    Examples,
     /// As `cargo build --release` does.
     Release,
     /// Optimised, and linked statically, so that it runs in an empty image; with the list of what it was built from
@@ -82,7 +84,11 @@ async fn cargo(package: &str, kind: Kind) -> Command {
     if kind == Kind::Static && has_auditable(&program).await {
         cargo.arg("auditable");
     }
-    cargo.args(["build", "--package", package, "--bins"]);
+    let which = match kind {
+        Kind::Examples => "--examples",
+        Kind::Debug | Kind::Release | Kind::Static => "--bins",
+    };
+    cargo.args(["build", "--package", package, which]);
     if kind == Kind::Release {
         cargo.arg("--release");
     }
