@@ -6,24 +6,46 @@
 {{/* What the operator is called with, as a list; extraArgs come after it. */}}
 {{- define "mcp-operator.arguments" -}}
 - run
-- --webhook-address
-- {{ include "mcp-operator.address" (list .Values.bindAddress .Values.webhook.port) | quote }}
 - --http-address
 - {{ include "mcp-operator.address" (list .Values.bindAddress .Values.http.port) | quote }}
+{{- if not .Values.webhook.enabled }}
+- --no-webhooks
+{{- else }}
+- --webhook-address
+- {{ include "mcp-operator.address" (list .Values.bindAddress .Values.webhook.port) | quote }}
 - --webhook-configuration
 - {{ include "mcp-operator.webhookConfiguration" . | quote }}
+{{- if .Values.metrics.secure }}
+- --metrics-address
+- {{ include "mcp-operator.address" (list .Values.bindAddress .Values.metrics.port) | quote }}
+{{- end }}
 {{- if include "mcp-operator.servingSecret" . }}
 - --certificate-folder
 - {{ include "mcp-operator.certificateFolder" . }}
 {{- else }}
 - --webhook-host
 - {{ include "mcp-operator.webhookHost" . | quote }}
+{{- if .Values.metrics.secure }}
+- --webhook-host
+- {{ include "mcp-operator.metricsHost" . | quote }}
+{{- end }}
 - --ca-secret
 - {{ include "mcp-operator.caSecret" . | quote }}
 - --ca-life
 - {{ .Values.certificates.selfSigned.caLife }}
 - --certificate-life
 - {{ .Values.certificates.selfSigned.life }}
+{{- end }}
+{{- if .Values.trustCreators }}
+- --trust-creators
+{{- end }}
+{{- end }}
+{{- if .Values.operator.openshift }}
+- --openshift
+{{- end }}
+{{- if ne .Values.operator.clusterDomain "cluster.local" }}
+- --cluster-domain
+- {{ .Values.operator.clusterDomain | quote }}
 {{- end }}
 - --leader-elect
 - --lease
@@ -33,9 +55,6 @@
 {{- range .Values.watch.namespaces }}
 - --watch-namespace
 - {{ . | quote }}
-{{- end }}
-{{- if .Values.trustCreators }}
-- --trust-creators
 {{- end }}
 - --drain-seconds
 - {{ .Values.drainSeconds | quote }}

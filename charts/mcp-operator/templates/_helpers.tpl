@@ -6,7 +6,9 @@
 {{/* What all objects are named after. Short enough for every suffix. */}}
 {{- define "mcp-operator.fullname" -}}
 {{- $name := include "mcp-operator.name" . }}
-{{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) }}
+{{- /* A release may have dots in its name, a Service none. */}}
+{{- $release := replace "." "-" .Release.Name }}
+{{- $full := ternary $release (printf "%s-%s" $release $name) (contains $name $release) }}
 {{- default $full .Values.fullnameOverride | trunc 50 | trimSuffix "-" }}
 {{- end }}
 
@@ -24,6 +26,41 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- merge $own (.Values.commonLabels | default dict) | toYaml }}
 {{- end }}
 
+{{/*
+The annotations of an object: those of all, and its own, which win. Nothing when there are none.
+Takes a list: root, the object's own.
+*/}}
+{{- define "mcp-operator.annotations" -}}
+{{- $all := merge (deepCopy (index . 1 | default dict)) ((index . 0).Values.commonAnnotations | default dict) }}
+{{- with $all -}}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* Where all of it is installed. */}}
+{{- define "mcp-operator.namespace" -}}
+{{- .Values.namespaceOverride | default .Release.Namespace }}
+{{- end }}
+
+{{- define "mcp-operator.imagePullSecrets" -}}
+{{- $secrets := concat (.Values.imagePullSecrets | default list) ((.Values.global).imagePullSecrets | default list) }}
+{{- with uniq $secrets -}}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* How a Service gets its addresses. */}}
+{{- define "mcp-operator.ipFamilies" -}}
+{{- with .Values.ipFamilyPolicy -}}
+ipFamilyPolicy: {{ . }}
+{{ end }}
+{{- with .Values.ipFamilies -}}
+ipFamilies: {{ toJson . }}
+{{- end }}
+{{- end }}
+
 {{- define "mcp-operator.serviceAccountName" -}}
 {{- if .Values.serviceAccount.create }}
 {{- default (include "mcp-operator.fullname" .) .Values.serviceAccount.name }}
@@ -33,10 +70,26 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "mcp-operator.image" -}}
+{{- $repository := .Values.image.repository }}
+{{- with (.Values.global).imageRegistry }}
+{{- /* What has a dot, a colon, or is localhost, and stands before a slash, is a registry. */}}
+{{- $repository = printf "%s/%s" (trimSuffix "/" .) (regexReplaceAll "^([^/]*[.:][^/]*|localhost)/" $repository "") }}
+{{- end }}
 {{- if .Values.image.digest }}
-{{- printf "%s@%s" .Values.image.repository .Values.image.digest }}
+{{- printf "%s@%s" $repository .Values.image.digest }}
 {{- else }}
-{{- printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) }}
+{{- printf "%s:%s" $repository (default .Chart.AppVersion .Values.image.tag) }}
+{{- end }}
+{{- end }}
+
+{{/* OpenShift chooses the user and the group out of the namespace's range, and refuses any other. */}}
+{{- define "mcp-operator.podSecurityContext" -}}
+{{- $context := .Values.podSecurityContext | default dict }}
+{{- if .Values.operator.openshift }}
+{{- $context = omit $context "runAsUser" "runAsGroup" "fsGroup" }}
+{{- end }}
+{{- with $context }}
+{{- toYaml . }}
 {{- end }}
 {{- end }}
 
@@ -47,18 +100,23 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- define "mcp-operator.metricsService" -}}
 {{ include "mcp-operator.fullname" . }}-metrics
 {{- end }}
+{{/* The name by which Prometheus calls for metrics over TLS. */}}
+{{- define "mcp-operator.metricsHost" -}}
+{{ include "mcp-operator.metricsService" . }}.{{ include "mcp-operator.namespace" . }}.svc
+{{- end }}
 {{- define "mcp-operator.caSecret" -}}
 {{ include "mcp-operator.fullname" . }}-webhook-ca
 {{- end }}
 
 {{/* The name by which the API server calls the webhooks. */}}
 {{- define "mcp-operator.webhookHost" -}}
-{{ include "mcp-operator.webhookService" . }}.{{ .Release.Namespace }}.svc
+{{ include "mcp-operator.webhookService" . }}.{{ include "mcp-operator.namespace" . }}.svc
 {{- end }}
 
 {{/* The Secret with the certificate that is served; empty when the operator makes its own. */}}
 {{- define "mcp-operator.servingSecret" -}}
-{{- if eq .Values.certificates.mode "cert-manager" }}
+{{- if not .Values.webhook.enabled }}
+{{- else if eq .Values.certificates.mode "cert-manager" }}
 {{- include "mcp-operator.fullname" . }}-webhook-tls
 {{- else if eq .Values.certificates.mode "existing-secret" }}
 {{- .Values.certificates.existingSecret.name }}
@@ -78,7 +136,7 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 
 {{/* Where `helm test` makes its dry runs. */}}
 {{- define "mcp-operator.testNamespace" -}}
-{{- .Values.tests.namespace | default (.Values.watch.namespaces | default list | first) | default .Release.Namespace }}
+{{- .Values.tests.namespace | default (.Values.watch.namespaces | default list | first) | default (include "mcp-operator.namespace" .) }}
 {{- end }}
 
 {{/* What the API server is to trust, in base64; empty when others fill it in. */}}

@@ -33,7 +33,7 @@
   resources: [leases]
   resourceNames: [{{ include "mcp-operator.fullname" . }}]
   verbs: [get, list, watch, create, patch, update]
-{{- if eq .Values.certificates.mode "self-signed" }}
+{{- if and .Values.webhook.enabled (eq .Values.certificates.mode "self-signed") }}
 - apiGroups: [""]
   resources: [secrets]
   resourceNames: [{{ include "mcp-operator.caSecret" . }}]
@@ -43,10 +43,15 @@
 
 {{/*
 What admission needs of the whole cluster: what is trusted of the webhook configurations, and to set it when the operator
-makes it itself; what requesters may do; the Pod Security level of namespaces.
+makes it itself; what requesters may do; the Pod Security level of namespaces; who may read metrics over TLS.
 */}}
 {{- define "mcp-operator.webhookRules" -}}
-{{- if not .Values.trustCreators }}
+{{- if .Values.metrics.secure }}
+- apiGroups: [authentication.k8s.io]
+  resources: [tokenreviews]
+  verbs: [create]
+{{- end }}
+{{- if or .Values.metrics.secure (not .Values.trustCreators) }}
 - apiGroups: [authorization.k8s.io]
   resources: [subjectaccessreviews]
   verbs: [create]
@@ -83,7 +88,7 @@ roleRef:
 subjects:
   - kind: ServiceAccount
     name: {{ include "mcp-operator.serviceAccountName" .root | quote }}
-    namespace: {{ .root.Release.Namespace | quote }}
+    namespace: {{ include "mcp-operator.namespace" .root | quote }}
 {{- end }}
 
 {{- define "mcp-operator.roleMetadata" -}}
@@ -93,4 +98,7 @@ namespace: {{ . | quote }}
 {{- end }}
 labels:
   {{- include "mcp-operator.labels" .root | nindent 2 }}
+{{- with include "mcp-operator.annotations" (list .root (dict)) }}
+{{ . }}
+{{- end }}
 {{- end }}

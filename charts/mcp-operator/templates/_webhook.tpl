@@ -12,7 +12,7 @@ clientConfig:
   caBundle: {{ . }}
   {{- end }}
   service:
-    namespace: {{ $root.Release.Namespace | quote }}
+    namespace: {{ include "mcp-operator.namespace" $root | quote }}
     name: {{ include "mcp-operator.webhookService" $root | quote }}
     path: {{ .path }}
 failurePolicy: {{ $root.Values.webhook.failurePolicy }}
@@ -56,10 +56,9 @@ labels:
   {{- include "mcp-operator.labels" . | nindent 2 }}
 {{- $annotations := deepCopy (.Values.webhook.annotations | default dict) }}
 {{- if eq .Values.certificates.mode "cert-manager" }}
-{{- $_ := set $annotations "cert-manager.io/inject-ca-from" (printf "%s/%s" .Release.Namespace (include "mcp-operator.webhookService" .)) }}
+{{- $_ := set $annotations "cert-manager.io/inject-ca-from" (printf "%s/%s" (include "mcp-operator.namespace" .) (include "mcp-operator.webhookService" .)) }}
 {{- end }}
-{{- with $annotations }}
-annotations:
-  {{- toYaml . | nindent 2 }}
+{{- with include "mcp-operator.annotations" (list . $annotations) }}
+{{ . }}
 {{- end }}
 {{- end }}

@@ -19,6 +19,7 @@ pub mod fake_kubelet;
 mod flags;
 mod helm;
 pub mod image;
+pub mod manifest;
 pub mod mcp_test;
 pub mod node;
 pub mod operator_image;

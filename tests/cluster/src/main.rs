@@ -8,7 +8,9 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use cluster::signals::Signals;
-use cluster::{Cluster, NodeKind, Options, demo, node, operator_image, server_everything, tools};
+use cluster::{
+    Cluster, NodeKind, Options, demo, manifest, node, operator_image, server_everything, tools,
+};
 
 /// A real Kubernetes control plane on this machine, with a fake node or a real one
 #[derive(Parser)]
@@ -33,6 +35,10 @@ enum Command {
         #[arg(long)]
         demo: bool,
     },
+    /// Print dist/install.yaml: what the chart installs with its own values
+    InstallManifest,
+    /// Print the chart's README: README.md.gotmpl, and the values with their comments
+    ChartReadme,
     /// Show the operator at work
     Demo(demo::Args),
 }
@@ -91,6 +97,14 @@ async fn run(command: Command) -> Result<()> {
             println!("{}", packages.join(" "));
             Ok(())
         }
+        Command::InstallManifest => {
+            print!("{}", manifest::render().await?);
+            Ok(())
+        }
+        Command::ChartReadme => {
+            print!("{}", manifest::chart_readme().await?);
+            Ok(())
+        }
         Command::Demo(args) => demo::run(args).await,
     }
 }
@@ -103,7 +117,7 @@ async fn build(options: Tools) -> Result<()> {
     }
     if options.all {
         sets.extend(tools::ADDONS);
-        sets.push(tools::ORACLES);
+        sets.extend([tools::ORACLES, tools::KINDS, tools::LINTS]);
     }
     for set in sets {
         let folder = tools::build(&set).await?;

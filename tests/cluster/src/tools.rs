@@ -109,9 +109,22 @@ pub const CERT_MANAGER: Set = Set {
 /// The folder of cert-manager's kinds beside its program.
 pub const CERT_MANAGER_KINDS: &str = "crds";
 
-/// Kinds that samples have beside an MCPServer: a folder of YAML for each of whom they are of. Nothing is built.
+/// What checks workflows, and what writes the chart's README.
+pub const LINTS: Set = Set {
+    about: "actionlint and helm-docs; some seconds",
+    module: "lints",
+    sources: &[],
+    packages: &[
+        "github.com/rhysd/actionlint/cmd/actionlint",
+        "github.com/norwoodj/helm-docs/cmd/helm-docs",
+    ],
+    files: &[],
+};
+
+/// Kinds that samples have beside an MCPServer, and that the chart has for Prometheus: a folder of YAML for each of whom they
+/// are of. Nothing is built.
 pub const KINDS: Set = Set {
-    about: "kinds of gateways; some seconds",
+    about: "kinds of gateways and of the Prometheus operator; some seconds",
     module: "kinds",
     sources: &[],
     packages: &[],
@@ -130,6 +143,11 @@ pub const KINDS: Set = Set {
             module: "github.com/traefik/traefik/v3",
             folder: "docs/content/reference/dynamic-configuration",
             name: "traefik",
+        },
+        Files {
+            module: "github.com/prometheus-operator/prometheus-operator",
+            folder: "example/prometheus-operator-crd",
+            name: "prometheus-operator",
         },
     ],
 };

@@ -56,6 +56,66 @@ const TABLE: &[(&str, &[&str])] = &[
     ),
     ("http: {port: 9443}", &["http.port", "webhook.port"]),
     (
+        "metrics: {secure: true, port: 8080}",
+        &["metrics.port: 8080", "http.port"],
+    ),
+    (
+        "{metrics: {secure: true}, webhook: {enabled: false}}",
+        &["metrics.secure", "webhook.enabled"],
+    ),
+    (
+        "{metrics: {secure: true, podMonitor: {enabled: true}}, certificates: {mode: existing-secret, existingSecret: \
+         {name: a, caBundle: '-----BEGIN CERTIFICATE-----'}}}",
+        &["metrics.tlsConfig", "existing-secret"],
+    ),
+    (
+        "metrics: {secure: true, podMonitor: {enabled: true}}",
+        &["metrics.authorization", "PodMonitor"],
+    ),
+    (
+        "metrics: {serviceMonitor: {enabled: true}, podMonitor: {enabled: true}}",
+        &[
+            "metrics.podMonitor.enabled",
+            "metrics.serviceMonitor.enabled",
+        ],
+    ),
+    (
+        "metrics: {podMonitor: {enabled: true, interval: 10s, scrapeTimeout: 1m}}",
+        &[
+            "metrics.podMonitor.scrapeTimeout",
+            "metrics.podMonitor.interval",
+        ],
+    ),
+    (
+        "{replicas: 1, podDisruptionBudget: {minAvailable: 1}}",
+        &[
+            "podDisruptionBudget.minAvailable: 1",
+            "1 replicas",
+            "drained",
+        ],
+    ),
+    (
+        "{podDisruptionBudget: {minAvailable: 100%}}",
+        &["podDisruptionBudget.minAvailable: 100%", "2 replicas"],
+    ),
+    (
+        "{autoscaling: {enabled: true, minReplicas: 3}, podDisruptionBudget: {minAvailable: 3}}",
+        &["podDisruptionBudget.minAvailable: 3", "3 replicas"],
+    ),
+    (
+        "ipFamilyPolicy: Both",
+        &["/ipFamilyPolicy", "PreferDualStack"],
+    ),
+    ("ipFamilies: [IPv4, IPv4]", &["/ipFamilies"]),
+    (
+        "operator: {clusterDomain: .local}",
+        &["/operator/clusterDomain", ".local"],
+    ),
+    (
+        "global: {imagePullSecrets: [mirror]}",
+        &["/global/imagePullSecrets/0", "object"],
+    ),
+    (
         "watch: {namespaces: team-a}",
         &["/watch/namespaces", "array"],
     ),
@@ -267,4 +327,26 @@ async fn it_can_be_a_part_of_another_chart() {
         "{rendered}"
     );
     assert!(rendered.contains("replicas: 3"), "{rendered}");
+}
+
+/// Helm takes dots in the name of a release, and digits at its begin; a Service takes neither.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_release_may_have_dots_in_its_name_and_no_digit_first() {
+    let cluster = shared().await;
+    let chart = super::chart().display().to_string();
+    let rendered = super::helm(cluster, &["template", "team.a", &chart]).await;
+    let rendered = rendered.unwrap();
+    assert!(rendered.contains("name: \"team-a-mcp-operator-webhook\""));
+    assert!(!rendered.contains("team.a-"), "{rendered}");
+    let output = run_helm(cluster, &["template", "1a", &chart])
+        .await
+        .unwrap();
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(
+        words.contains("1a") && words.contains("fullnameOverride"),
+        "{words}"
+    );
+    let named = ["template", "1a", &chart, "--set", "fullnameOverride=a"];
+    super::helm(cluster, &named).await.unwrap();
 }
