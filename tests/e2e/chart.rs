@@ -3,7 +3,9 @@
 mod access;
 mod cert_manager;
 mod documentation;
+mod helm_3;
 mod life;
+mod made;
 mod metrics;
 mod nulls;
 mod refusals;
