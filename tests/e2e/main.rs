@@ -18,6 +18,7 @@ mod commands;
 mod deletion;
 mod events;
 mod flags;
+mod gitops;
 mod installed;
 mod laggard;
 mod leader;

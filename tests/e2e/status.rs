@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::setup::{Space, condition, message};
 
-fn with_state(state: &str, mut spec: Value) -> Value {
+pub fn with_state(state: &str, mut spec: Value) -> Value {
     spec["image"] = json!("x:1");
     spec["podTemplate"] =
         json!({"metadata": {"annotations": {cluster::fake_kubelet::ANNOTATION: state}}});

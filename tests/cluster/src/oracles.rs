@@ -13,6 +13,10 @@ use crate::tools;
 /// A library that is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Oracle {
+    /// Argo CD's health checks in Lua. A question is a script and an object, the answer a status and a message.
+    Argo,
+    /// Flux' health checks in CEL. A question is the expressions and an object, the answer a status.
+    Flux,
     /// Image references, as the kubelet and containerd read them. A question is a text.
     Image,
     /// What tools that wait for objects make of one. A question is an object; see [`kstatus`].
@@ -26,6 +30,8 @@ pub enum Oracle {
 impl Oracle {
     const fn subcommand(self) -> &'static str {
         match self {
+            Self::Argo => "argo",
+            Self::Flux => "flux",
             Self::Image => "image",
             Self::Kstatus => "kstatus",
             Self::Quantity => "quantity",

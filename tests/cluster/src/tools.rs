@@ -158,6 +158,8 @@ pub const ORACLES: Set = Set {
     module: "oracles",
     sources: &[
         "main.go",
+        "argo.go",
+        "flux.go",
         "image.go",
         "kstatus.go",
         "quantity.go",

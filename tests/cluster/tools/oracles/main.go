@@ -18,6 +18,8 @@ type oracle func(question []byte) (any, error)
 
 var oracles = map[string]oracle{
 	"image":    image,
+	"argo":     argo,
+	"flux":     flux,
 	"kstatus":  kstatus,
 	"quantity": quantity,
 	"duration": duration,
@@ -32,7 +34,7 @@ func main() {
 
 func run(arguments []string) error {
 	if len(arguments) != 1 || oracles[arguments[0]] == nil {
-		return fmt.Errorf("expected one of image, kstatus, quantity, duration; got %q", arguments)
+		return fmt.Errorf("expected one of argo, flux, image, kstatus, quantity, duration; got %q", arguments)
 	}
 	in := bufio.NewReaderSize(os.Stdin, 1<<16)
 	out := bufio.NewWriterSize(os.Stdout, 1<<16)
