@@ -16,6 +16,7 @@ mod chart;
 mod children;
 mod commands;
 mod deletion;
+mod docs;
 mod events;
 mod flags;
 mod gitops;

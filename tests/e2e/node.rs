@@ -1,10 +1,12 @@
-//! The operator as users run it: its image, by Helm, in pods of a real node.
+//! The operator as users run it: its image, by Helm or by its manifest, in pods of a real node.
 //!
 //! Needs root on Linux and packages, so it is run where the environment variable `MCP_OPERATOR_NODE` is 1 only.
 
 mod samples;
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -45,44 +47,45 @@ async fn with_a_node() -> Result<Cluster> {
     Ok(cluster)
 }
 
-/// Installs the operator with the chart's own values.
-async fn install_with_helm(cluster: &Cluster) -> Result<()> {
-    let restricted = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {
-        "name": OWN, "labels": {"pod-security.kubernetes.io/enforce": "restricted"},
-    }});
-    let made = kubectl(cluster, &["create", "-f", "-"], &restricted.to_string())?;
-    ensure!(made.status.success(), "{made:?}");
-    let mut helm = cluster.helm_command().await?;
-    helm.args([
-        "install",
-        "mcp-operator",
-        "charts/mcp-operator",
-        "--namespace",
-        OWN,
-    ])
-    .args(["--wait", "--timeout", "3m"])
-    .current_dir(env!("CARGO_MANIFEST_DIR"));
-    let output = tokio::task::spawn_blocking(move || helm.output()).await??;
-    if !output.status.success() {
-        let pods = kubectl(cluster, &["-n", OWN, "describe", "pods"], "")?;
-        let logs = kubectl(
-            cluster,
-            &[
-                "-n",
-                OWN,
-                "logs",
-                "-l",
-                "app.kubernetes.io/name=mcp-operator",
-                "--prefix",
-            ],
-            "",
-        )?;
-        bail!(
-            "{output:?}\n{}\n{logs:?}",
-            String::from_utf8_lossy(&pods.stdout)
-        );
+/// Runs a script as a user would: in the repository's folder, with kubectl and Helm for this cluster in the PATH. What
+/// it prints; an error with its words, and how the operator does, when it fails.
+async fn shell(cluster: &Cluster, script: &str) -> Result<String> {
+    let helm = cluster.helm_command().await?;
+    let folders = [Path::new(helm.get_program()), cluster.kubectl()];
+    let folders: Option<Vec<_>> = folders.iter().map(|program| program.parent()).collect();
+    let mut path = std::env::join_paths(folders.context("a program without a folder")?)?;
+    path.push(":");
+    path.push(std::env::var_os("PATH").unwrap_or_default());
+    let mut bash = Command::new("bash");
+    for command in [&helm, &cluster.kubectl_command()] {
+        for (variable, value) in command.get_envs() {
+            bash.envs(value.map(|value| (variable, value)));
+        }
     }
-    Ok(())
+    // What the script leaves in the background ends with it.
+    let script = format!("trap 'jobs -p | xargs --no-run-if-empty kill' EXIT\n{script}");
+    bash.args(["-euo", "pipefail", "-c", &script])
+        .env("PATH", path)
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    let output = tokio::task::spawn_blocking(move || bash.output()).await??;
+    if output.status.success() {
+        return Ok(String::from_utf8(output.stdout)?);
+    }
+    let pods = kubectl(cluster, &["-n", OWN, "describe", "pods"], "")?;
+    let operator = "app.kubernetes.io/name=mcp-operator";
+    let logs = ["-n", OWN, "logs", "-l", operator, "--prefix"];
+    let logs = kubectl(cluster, &logs, "")?;
+    bail!(
+        "{script}: {output:?}\n{}\n{logs:?}",
+        String::from_utf8_lossy(&pods.stdout)
+    )
+}
+
+/// Installs the operator by its manifest, without Helm.
+async fn install_by_manifest(cluster: &Cluster) -> Result<()> {
+    let script = "kubectl apply -f dist/install.yaml
+                  kubectl -n mcp-operator-system rollout status deployment/mcp-operator --timeout=3m";
+    shell(cluster, script).await.map(drop)
 }
 
 /// What the clients together have seen.
@@ -149,7 +152,7 @@ async fn restarts_under_load_lose_no_request_and_a_lost_leader_is_followed() -> 
         return Ok(());
     }
     let cluster = with_a_node().await?;
-    install_with_helm(&cluster).await?;
+    install_by_manifest(&cluster).await?;
     let tally = Arc::new(Tally::default());
     let mut clients = JoinSet::new();
     for number in 0..CLIENTS {

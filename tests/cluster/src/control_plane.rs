@@ -370,6 +370,11 @@ impl Cluster {
         self.node()?.load_image(tarball).await
     }
 
+    /// Gives an image on the real node another name, as `docker tag` does. Names are whole ones, with their registry.
+    pub async fn tag_image(&self, name: &str, other: &str) -> Result<()> {
+        self.node()?.tag_image(name, other).await
+    }
+
     fn node(&self) -> Result<&Node> {
         self.node
             .as_ref()

@@ -1,12 +1,13 @@
-//! Every sample of `config/samples` on a real node: it becomes Ready, and answers a client.
+//! README's quick start on a real node, word by word; then every sample of `config/samples`: it becomes Ready, and answers
+//! a client.
 
 use anyhow::{Context, Result, ensure};
-use cluster::{Cluster, mcp_test, server_everything, tools};
+use cluster::{Cluster, mcp_test, operator_image, server_everything, tools};
 use kube::{Api, ResourceExt};
 use mcp_operator::api::{MCPServer, Transport};
 use serde_json::{Value, json};
 
-use super::{install_with_helm, left_out, with_a_node};
+use super::{left_out, shell, with_a_node};
 use crate::setup::kubectl;
 
 const NAMESPACE: &str = "default";
@@ -94,12 +95,12 @@ async fn every_sample_becomes_ready_and_answers_a_client() -> Result<()> {
         return Ok(());
     }
     let cluster = with_a_node().await?;
-    install_with_helm(&cluster).await?;
     let everything = server_everything::image().await?;
     let test = mcp_test::image(cluster.folder()).await?;
     for image in [&everything, &test.tarball] {
         cluster.load_image(image).await?;
     }
+    quick_start(&cluster).await?;
     prepare(&cluster).await?;
     let client = "tests/cluster/samples/client.yaml";
     done(&cluster, &["apply", "-f", client], "")?;
@@ -119,6 +120,51 @@ async fn every_sample_becomes_ready_and_answers_a_client() -> Result<()> {
     }
     println!("{} of {0} samples are Ready and answer", samples.len());
     cluster.stop().await
+}
+
+/// What README says to do on kind. The image is built and loaded in another way here; it has the name that it has there.
+async fn quick_start(cluster: &Cluster) -> Result<()> {
+    const README: &str = include_str!("../../../README.md");
+    let start = std::time::Instant::now();
+    let kind = README.split_once("On [kind]").context("no kind")?.1;
+    let install = kind
+        .split_once("    helm install")
+        .context("no helm install")?
+        .1;
+    let (install, _) = install.split_once("\n\n").context("it does not end")?;
+    let (_, built) = kind
+        .split_once("docker build --tag ")
+        .context("no docker build")?;
+    let (name, _) = built.split_once(' ').context("no name")?;
+    let name = format!("docker.io/library/{name}");
+    cluster.tag_image(operator_image::NAME, &name).await?;
+    shell(cluster, &format!("helm install{install}")).await?;
+    let image = [
+        "get",
+        "deployment/mcp-operator",
+        "-n",
+        "mcp-operator-system",
+    ];
+    let path = "jsonpath={.spec.template.spec.containers[0].image}";
+    let image = done(cluster, &[&image[..], &["-o", path]].concat(), "")?;
+    ensure!(name.ends_with(&format!("/{image}")), "{image}");
+
+    let (_, first) = README.split_once("```sh\n").context("no first server")?;
+    let (first, _) = first.split_once("```").context("it does not end")?;
+    let (_, after) = README
+        .split_once("```sh\n")
+        .context("no first server")?
+        .1
+        .split_once("```\n\n    ")
+        .context("no answer")?;
+    let (answer, _) = after.split_once('\n').context("it does not end")?;
+    let told = shell(cluster, first).await?;
+    ensure!(told.trim_end().ends_with(answer), "{told}");
+    println!(
+        "from a loaded image to a tool call: {:.1?}",
+        start.elapsed()
+    );
+    done(cluster, &["delete", "mcps", "basic"], "").map(drop)
 }
 
 async fn try_out(cluster: &Cluster, sample: &Sample, client: &std::path::Path) -> Result<()> {

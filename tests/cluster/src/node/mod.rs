@@ -216,6 +216,12 @@ impl Node {
             .with_context(|| format!("loading the image {}", tarball.display()))
     }
 
+    pub(crate) async fn tag_image(&self, name: &str, other: &str) -> Result<()> {
+        self.ctr(&["images", "tag", name, other], None)
+            .await
+            .with_context(|| format!("giving the image {name} the name {other}"))
+    }
+
     async fn load_pause(&self, processes: &[Process]) -> Result<()> {
         let root = self.folder.join("pause");
         let copy = || -> std::io::Result<()> {
