@@ -297,6 +297,8 @@ const CASES: &[Case] = &[
             "secrets",
             "subjectaccessreviews",
             "mcp-operator-test",
+            "McpOperatorCertificate",
+            "McpOperatorAdmission",
         ],
         ..CASE
     },
