@@ -216,14 +216,20 @@ fn is_being_deleted(object: &Value) -> bool {
 /// The server of a request, or the verdict on an object that cannot be decoded: all that is wrong with it, the rules
 /// included.
 fn server(request: &Request) -> Result<MCPServer, Verdict> {
-    let (server, mut faults) = read::server(&request.object, false);
+    let (server, faults) = read::server(&request.object, false);
+    if let Some(server) = server.filter(|_| faults.is_empty()) {
+        return Ok(server);
+    }
+    // Whoever writes a status must not be judged by it: the controller builds from the spec, whatever the status is.
+    let (server, mut faults) = read::server(&without_status(&request.object), false);
     let server = match server {
         Some(server) if faults.is_empty() => return Ok(server),
         server => server,
     };
     if request.operation == Operation::Update {
-        // The stored object has the same faults, from the time of an older schema: let them through.
-        let (_, known) = read::server(&request.old_object, false);
+        // The stored object has the same faults, from the time of an older schema: let them through. Nothing is built of
+        // a spec that cannot be read.
+        let (_, known) = read::server(&without_status(&request.old_object), false);
         faults.retain(|fault| !known.contains(fault));
         if faults.is_empty() {
             return Err(allow());
@@ -232,6 +238,14 @@ fn server(request: &Request) -> Result<MCPServer, Verdict> {
     let rules = server.map(|server| validation::faults(&server, old_server(request).as_ref()));
     validation::add_rules(&mut faults, rules.unwrap_or_default());
     Err(refuse(&faults, Vec::new()))
+}
+
+fn without_status(object: &Value) -> Value {
+    let mut object = object.clone();
+    if let Some(fields) = object.as_object_mut() {
+        fields.remove("status");
+    }
+    object
 }
 
 /// The verdict on a request to which no rule applies, without looking at the object.
@@ -261,7 +275,8 @@ fn old_server(request: &Request) -> Option<MCPServer> {
     if request.operation != Operation::Update {
         return None;
     }
-    let stored = nulls::without(&request.old_object);
+    let old = without_status(&request.old_object);
+    let stored = nulls::without(&old);
     decode::lenient(&stored, &FieldPath::OBJECT).ok()
 }
 
@@ -299,7 +314,10 @@ impl Validator {
         let Some(access) = &self.access else {
             return Verdict::Allow { warnings };
         };
-        match access.missing(&request.user, namespace, &needs).await {
+        match access
+            .missing(&request.user, request.peer, namespace, &needs)
+            .await
+        {
             Ok(causes) if causes.is_empty() => Verdict::Allow { warnings },
             Ok(causes) => Verdict::Forbidden { causes, warnings },
             Err(unknown) => {

@@ -4,7 +4,8 @@
 mod needs;
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Mutex;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures::future::try_join_all;
@@ -13,8 +14,7 @@ use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessRevie
 use kube::Client;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use tokio::sync::Semaphore;
-use webhook::{Cause, User};
+use webhook::{Cause, Shares, User};
 
 pub use needs::{Need, Right, needs};
 
@@ -31,6 +31,10 @@ const MOST_ANSWERS: usize = 4_096;
 const MOST_ASKED: usize = 64;
 /// Questions at once, of all requests.
 const AT_ONCE: usize = 16;
+/// Of these, those of one peer are one part in so many of what is left to all others.
+const ASKING_PARTS: usize = 2;
+/// Old answers are looked for at most this often.
+const SWEEP: Duration = Duration::from_secs(1);
 /// The most causes of one refusal.
 const MOST_CAUSES: usize = 100;
 
@@ -38,7 +42,9 @@ const MOST_CAUSES: usize = 100;
 pub struct Access {
     client: Client,
     answers: Mutex<HashMap<Question, (Instant, bool)>>,
-    asking: Semaphore,
+    asking: Arc<Shares>,
+    /// When answers that are not good any more were last forgotten.
+    swept: Mutex<Instant>,
 }
 
 /// May this user do that there?
@@ -112,21 +118,24 @@ impl Access {
         Self {
             client,
             answers: Mutex::default(),
-            asking: Semaphore::new(AT_ONCE),
+            asking: Shares::new(AT_ONCE, ASKING_PARTS),
+            swept: Mutex::new(Instant::now()),
         }
     }
 
-    /// The needs that the user has no right for, as causes. None is let through that could not be asked about.
+    /// The needs that the user has no right for, as causes. None is let through that could not be asked about. `peer` is
+    /// where the request came from: one that makes many waits for itself alone.
     pub async fn missing(
         &self,
         user: &User,
+        peer: IpAddr,
         namespace: &str,
         needs: &[Need],
     ) -> Result<Vec<Cause>, Unknown> {
         if needs.is_empty() {
             return Ok(Vec::new());
         }
-        let asked = tokio::time::timeout(LIMIT, self.granted(user, namespace, needs));
+        let asked = tokio::time::timeout(LIMIT, self.granted(user, peer, namespace, needs));
         let granted = asked.await.map_err(|_| Unknown::Slow)??;
         let missing = |need: &&Need| !need.one_of.iter().any(|right| granted.contains(right));
         Ok(causes(user, namespace, needs.iter().filter(missing)))
@@ -136,6 +145,7 @@ impl Access {
     async fn granted<'a>(
         &self,
         user: &User,
+        peer: IpAddr,
         namespace: &str,
         needs: &'a [Need],
     ) -> Result<BTreeSet<&'a Right>, Unknown> {
@@ -149,32 +159,61 @@ impl Access {
         let all = rights(&mut needs.iter());
         let (common, others): (Vec<_>, Vec<_>) =
             all.into_iter().partition(|right| right.name.is_empty());
-        let ask = async |right: &'a Right| {
+        let may = async |right: Right| {
             let question = Question {
                 user: who,
                 namespace: namespace.to_owned(),
-                right: right.clone(),
+                right,
             };
-            let is_granted = self.may(user, info, question).await?;
+            self.may(user, peer, info, question).await
+        };
+        let ask = async |right: &'a Right| {
+            let is_granted = may(right.clone()).await?;
             Ok::<_, Unknown>(is_granted.then_some(right))
         };
         let granted = try_join_all(common.into_iter().map(&ask)).await?;
         let mut granted: BTreeSet<_> = granted.into_iter().flatten().collect();
         let is_open = |need: &&Need| !need.one_of.iter().any(|right| granted.contains(right));
         let open = rights(&mut needs.iter().filter(is_open));
-        let open = others.into_iter().filter(|right| open.contains(right));
-        let more = try_join_all(open.take(MOST_ASKED).map(&ask)).await?;
+        let open: Vec<_> = others
+            .into_iter()
+            .filter(|right| open.contains(right))
+            .collect();
+        // Many of one kind: who has the right to all of them is asked about none by name.
+        let secrets: Vec<_> = open
+            .iter()
+            .copied()
+            .filter(|right| right.resource == "secrets")
+            .collect();
+        if let [first, _, ..] = secrets[..] {
+            let all = Right {
+                name: String::new(),
+                ..first.clone()
+            };
+            if may(all).await? {
+                granted.extend(secrets);
+            }
+        }
+        let open = open.into_iter().filter(|right| !granted.contains(right));
+        let open: Vec<_> = open.take(MOST_ASKED).collect();
+        let more = try_join_all(open.into_iter().map(&ask)).await?;
         granted.extend(more.into_iter().flatten());
         Ok(granted)
     }
 
-    async fn may(&self, user: &User, info: &RawValue, question: Question) -> Result<bool, Unknown> {
+    async fn may(
+        &self,
+        user: &User,
+        peer: IpAddr,
+        info: &RawValue,
+        question: Question,
+    ) -> Result<bool, Unknown> {
         let known = lock(&self.answers).get(&question).copied();
         if let Some((_, may)) = known.filter(|(since, _)| since.elapsed() < GOOD_FOR) {
             return Ok(may);
         }
-        // It is never closed.
-        let _turn = self.asking.acquire().await.ok();
+        let mut turn = self.asking.of(peer);
+        turn.grow_when_free(1).await;
         let review = review(user, info, &question)?;
         let request = Request::post("/apis/authorization.k8s.io/v1/subjectaccessreviews")
             .header("content-type", "application/json")
@@ -182,14 +221,27 @@ impl Access {
             .map_err(kube::Error::HttpError)?;
         let answer: Answer = self.client.request(request).await?;
         let may = answer.status.allowed;
+        drop(turn);
         let mut answers = lock(&self.answers);
-        if answers.len() >= MOST_ANSWERS {
+        if answers.len() >= MOST_ANSWERS && self.is_sweep_due() {
             answers.retain(|_, (since, _)| since.elapsed() < GOOD_FOR);
         }
         if answers.len() < MOST_ANSWERS {
             answers.insert(question, (Instant::now(), may));
         }
         Ok(may)
+    }
+}
+
+impl Access {
+    /// Whether old answers are to be forgotten now. A look at all of them for each new one would take the time of others.
+    fn is_sweep_due(&self) -> bool {
+        let mut swept = lock(&self.swept);
+        let is_due = swept.elapsed() >= SWEEP;
+        if is_due {
+            *swept = Instant::now();
+        }
+        is_due
     }
 }
 

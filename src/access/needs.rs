@@ -3,7 +3,7 @@
 //!
 //! Only what a request adds is looked at. A plain server needs no right but the one to write it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use k8s_openapi::api::core::v1::SecurityContext;
@@ -100,6 +100,34 @@ pub fn needs(new: &MCPServerSpec, old: Option<&MCPServerSpec>) -> Vec<Need> {
         let path = SPEC.child("disruptionBudget");
         needs.push(Need::new(&path, [Right::CREATE_BUDGETS]));
     }
+    // What keeps in check what is there is taken away together with that, or by who might have written it.
+    if loosens(new, old) && !beyond_plain(new).is_empty() {
+        needs.push(Need::new(&FieldPath::POD_TEMPLATE, [Right::CREATE_PODS]));
+    }
+    needs
+}
+
+/// Whether a pod template or a common label goes, which may have kept in check what stays: a runtime class, a user namespace,
+/// a label that a `NetworkPolicy` chooses by.
+fn loosens(new: &MCPServerSpec, old: &MCPServerSpec) -> bool {
+    let labels = |spec: &MCPServerSpec| {
+        let common = spec.common_metadata.as_ref();
+        common
+            .map(|common| common.labels.clone())
+            .unwrap_or_default()
+    };
+    let template_goes = has_template(old) && !has_template(new);
+    template_goes || adds(&labels(old), &labels(new))
+}
+
+/// What of a spec would need a right of whoever wrote it anew.
+fn beyond_plain(spec: &MCPServerSpec) -> Vec<Need> {
+    let nothing = MCPServerSpec::default();
+    let mut needs = Vec::new();
+    account(spec, &nothing, &mut needs);
+    secrets(spec, &nothing, &mut needs);
+    security_context(spec, &nothing, &mut needs);
+    pod_template(spec, &nothing, &mut needs);
     needs
 }
 
@@ -168,31 +196,24 @@ fn secrets(new: &MCPServerSpec, old: &MCPServerSpec, needs: &mut Vec<Need>) {
 fn weaker(context: &SecurityContext) -> Vec<(&'static str, Value)> {
     let capabilities = context.capabilities.clone().unwrap_or_default();
     let drops_all = capabilities.drop.iter().flatten().any(|name| name == "ALL");
-    let adds = capabilities.add.iter().flatten().next().is_some();
     let seccomp = context.seccomp_profile.as_ref();
-    let confined = ["RuntimeDefault", "Localhost"];
-    let unconfined = |type_: &str| !confined.contains(&type_);
-    let table = [
+    // What a profile of the node's own lets through is written on the node.
+    let unconfined = |type_: &str| type_ != "RuntimeDefault";
+    // Where it is weak or not, with one value: leaving it out is as weak as saying so.
+    let weak = Value::Null;
+    let mut table = vec![
         (
             "allowPrivilegeEscalation",
             context.allow_privilege_escalation != Some(false),
-            json!(context.allow_privilege_escalation),
+            weak.clone(),
         ),
-        (
-            "capabilities",
-            !drops_all || adds,
-            json!(context.capabilities),
-        ),
+        ("capabilities", !drops_all, weak.clone()),
         (
             "readOnlyRootFilesystem",
             context.read_only_root_filesystem != Some(true),
-            json!(context.read_only_root_filesystem),
+            weak.clone(),
         ),
-        (
-            "runAsNonRoot",
-            context.run_as_non_root != Some(true),
-            json!(context.run_as_non_root),
-        ),
+        ("runAsNonRoot", context.run_as_non_root != Some(true), weak),
         (
             "runAsUser",
             context.run_as_user.is_none_or(|user| user == 0),
@@ -230,6 +251,12 @@ fn weaker(context: &SecurityContext) -> Vec<(&'static str, Value)> {
             json!(context.app_armor_profile),
         ),
     ];
+    // Each by itself: one that is left out of several is no more than before.
+    let added = capabilities.add.iter().flatten();
+    let added: Vec<_> = added
+        .map(|name| ("capabilities", true, json!(name)))
+        .collect();
+    table.splice(2..2, added);
     let weaker = table.into_iter().filter(|(_, is_weaker, _)| *is_weaker);
     weaker.map(|(field, _, value)| (field, value)).collect()
 }
@@ -242,21 +269,36 @@ fn security_context(new: &MCPServerSpec, old: &MCPServerSpec, needs: &mut Vec<Ne
             .unwrap_or_default()
     };
     let had = of(old);
-    for weaker in of(new).into_iter().filter(|weaker| !had.contains(weaker)) {
+    let mut fields: Vec<_> = of(new)
+        .into_iter()
+        .filter(|weaker| !had.contains(weaker))
+        .map(|(field, _)| field)
+        .collect();
+    // Of capabilities there may be several.
+    fields.dedup();
+    for field in fields {
         let path = SPEC.child("securityContext");
-        needs.push(Need::new(&path.child(weaker.0), [Right::CREATE_PODS]));
+        needs.push(Need::new(&path.child(field), [Right::CREATE_PODS]));
     }
 }
 
 fn pod_template(new: &MCPServerSpec, old: &MCPServerSpec, needs: &mut Vec<Need>) {
-    let is_empty = |template: &Value| template.as_object().is_some_and(serde_json::Map::is_empty);
-    let template = new
-        .pod_template
-        .as_ref()
-        .filter(|template| !is_empty(template));
-    if template.is_some() && template != old.pod_template.as_ref() {
+    if has_template(new) && new.pod_template != old.pod_template {
         needs.push(Need::new(&FieldPath::POD_TEMPLATE, [Right::CREATE_PODS]));
     }
+}
+
+fn has_template(spec: &MCPServerSpec) -> bool {
+    let is_empty = |template: &Value| template.as_object().is_some_and(serde_json::Map::is_empty);
+    spec.pod_template
+        .as_ref()
+        .is_some_and(|template| !is_empty(template))
+}
+
+/// Whether there is a key that was not there, or had another value.
+fn adds(now: &BTreeMap<String, String>, before: &BTreeMap<String, String>) -> bool {
+    now.iter()
+        .any(|(key, value)| before.get(key) != Some(value))
 }
 
 /// What takes a restriction away is something more, too: the ranges of a load balancer, or an annotation that makes it an
@@ -270,15 +312,17 @@ fn service(new: &MCPServerSpec, old: &MCPServerSpec, needs: &mut Vec<Need>) {
         new.service.as_ref().unwrap_or(&none),
         old.service.as_ref().unwrap_or(&none),
     );
-    let adds = now
-        .annotations
-        .iter()
-        .any(|(key, value)| before.annotations.get(key) != Some(value));
     let changed = [
         ("type", is_outside && type_ != old_type),
         (
             "annotations",
-            adds || is_outside && now.annotations != before.annotations,
+            adds(&now.annotations, &before.annotations)
+                || is_outside && now.annotations != before.annotations,
+        ),
+        // Pools of addresses, meshes and exports choose Services by them.
+        (
+            "labels",
+            adds(&now.labels, &before.labels) || is_outside && now.labels != before.labels,
         ),
         (
             "loadBalancerClass",
@@ -314,14 +358,18 @@ fn common_metadata(new: &MCPServerSpec, old: &MCPServerSpec, needs: &mut Vec<Nee
         ("labels", &now.labels, &before.labels),
         ("annotations", &now.annotations, &before.annotations),
     ] {
-        let adds = now
-            .iter()
-            .any(|(key, value)| before.get(key) != Some(value));
-        let of_service = field == "annotations" && new.transport.is_network();
-        if adds {
+        if adds(now, before) {
             needs.push(Need::new(&path.child(field), [Right::CREATE_PODS]));
         }
-        if of_service && (adds || outside && now != before) {
+        // Where there was no Service, there was nothing on it.
+        let nothing = BTreeMap::new();
+        let on_service = if old.transport.is_network() {
+            before
+        } else {
+            &nothing
+        };
+        let changes = adds(now, on_service) || outside && now != on_service;
+        if new.transport.is_network() && changes {
             needs.push(Need::new(&path.child(field), [Right::CREATE_SERVICES]));
         }
     }

@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use http::Response;
@@ -68,6 +68,8 @@ fn script(grants: &'static [&'static str]) -> Arc<Script> {
     })
 }
 
+const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
 fn jane() -> User {
     let info = r#"{"username":"jane","uid":"7","groups":["dev","ops"],"extra":{"scopes":["a"]}}"#;
     User {
@@ -95,14 +97,23 @@ async fn who_may_create_pods_is_asked_about_once() {
         &json!({"serviceAccount": "bob", "podTemplate": {"spec": {}}, "envFrom": [{"secretRef": {"name": "s"}}]}),
     );
     for round in 0..3 {
-        let missing = access.missing(&jane(), "team-a", &needs).await.unwrap();
+        let missing = access
+            .missing(&jane(), PEER, "team-a", &needs)
+            .await
+            .unwrap();
         assert_eq!(missing, [], "round {round}");
     }
     assert_eq!(script.asked(), ["create pods"]);
-    access.missing(&jane(), "team-b", &needs).await.unwrap();
+    access
+        .missing(&jane(), PEER, "team-b", &needs)
+        .await
+        .unwrap();
     let mut other = jane();
     other.info = serde_json::from_str(r#"{"username":"jane","groups":[]}"#).unwrap();
-    access.missing(&other, "team-a", &needs).await.unwrap();
+    access
+        .missing(&other, PEER, "team-a", &needs)
+        .await
+        .unwrap();
     let asked = lock(&script.asked).clone();
     assert_eq!(
         asked.len(),
@@ -117,7 +128,10 @@ async fn who_may_create_pods_is_asked_about_once() {
 #[tokio::test]
 async fn a_plain_server_asks_nothing() {
     let script = script(&[]);
-    let missing = script.access().missing(&User::default(), "n", &[]).await;
+    let missing = script
+        .access()
+        .missing(&User::default(), PEER, "n", &[])
+        .await;
     assert_eq!(missing.unwrap(), []);
     assert_eq!(script.asked(), Vec::<String>::new());
 }
@@ -129,7 +143,7 @@ async fn what_is_missing_is_named_with_its_field_and_its_rights() {
         "service": {"type": "NodePort"}});
     let missing = script
         .access()
-        .missing(&jane(), "team-a", &needs_of(&spec))
+        .missing(&jane(), PEER, "team-a", &needs_of(&spec))
         .await;
     let told: Vec<_> = missing
         .unwrap()
@@ -154,6 +168,7 @@ async fn what_is_missing_is_named_with_its_field_and_its_rights() {
     let expected = [
         "create pods",
         "create services",
+        "get secrets",
         "get secrets s",
         "get secrets t",
         "impersonate serviceaccounts bob",
@@ -166,15 +181,59 @@ async fn no_request_asks_for_more_than_a_bounded_number() {
     let script = script(&[]);
     let missing = script
         .access()
-        .missing(&jane(), "n", &secrets(500))
+        .missing(&jane(), PEER, "n", &secrets(500))
         .await
         .unwrap();
-    assert_eq!(script.asked().len(), 1 + MOST_ASKED);
+    assert_eq!(
+        script.asked().len(),
+        2 + MOST_ASKED,
+        "pods, all secrets, and so many by name"
+    );
     let most = script.most_at_once.load(Ordering::Relaxed);
     assert!(most <= AT_ONCE, "{most} at once");
     assert_eq!(missing.len(), MOST_CAUSES + 1);
     let last = &missing[MOST_CAUSES].message;
     assert!(last.contains("400 more fields"), "{last}");
+}
+
+#[tokio::test]
+async fn who_may_get_all_secrets_is_asked_about_none_by_name() {
+    let script = script(&["get secrets"]);
+    let access = script.access();
+    let missing = access.missing(&jane(), PEER, "n", &secrets(500)).await;
+    assert_eq!(missing.unwrap(), []);
+    assert_eq!(script.asked(), ["create pods", "get secrets"]);
+}
+
+#[tokio::test]
+async fn one_peer_that_asks_much_keeps_no_other_waiting() {
+    let script = script(&["create pods"]);
+    let access = Arc::new(script.access());
+    let mut greedy = tokio::task::JoinSet::new();
+    for number in 0..200 {
+        let access = access.clone();
+        greedy.spawn(async move {
+            let namespace = format!("n{number}");
+            access
+                .missing(&jane(), PEER, &namespace, &secrets(64))
+                .await
+        });
+    }
+    tokio::task::yield_now().await;
+    let other = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
+    let needs = needs_of(&json!({"podTemplate": {"spec": {}}}));
+    let asked = access.missing(&jane(), other, "other", &needs).await;
+    assert_eq!(asked.unwrap(), []);
+    let behind = script
+        .asked()
+        .iter()
+        .filter(|asked| *asked == "create pods")
+        .count();
+    assert!(
+        behind <= 2 * AT_ONCE,
+        "{behind} others were asked about before"
+    );
+    greedy.abort_all();
 }
 
 #[tokio::test]
@@ -184,7 +243,7 @@ async fn the_answers_that_are_remembered_are_bounded() {
     for round in 0..=MOST_ANSWERS / 64 {
         let namespace = format!("n{round}");
         access
-            .missing(&jane(), &namespace, &secrets(64))
+            .missing(&jane(), PEER, &namespace, &secrets(64))
             .await
             .unwrap();
     }
@@ -197,12 +256,18 @@ async fn what_is_not_answered_is_not_let_through() {
     let access = script.access();
     script.silent.store(true, Ordering::Relaxed);
     let needs = needs_of(&json!({"serviceAccount": "bob"}));
-    let unknown = access.missing(&jane(), "n", &needs).await.unwrap_err();
+    let unknown = access
+        .missing(&jane(), PEER, "n", &needs)
+        .await
+        .unwrap_err();
     assert_eq!(unknown.to_string(), "no answer within 3 s");
     script.silent.store(false, Ordering::Relaxed);
-    assert_eq!(access.missing(&jane(), "n", &needs).await.unwrap(), []);
+    assert_eq!(
+        access.missing(&jane(), PEER, "n", &needs).await.unwrap(),
+        []
+    );
     let nobody = access
-        .missing(&User::default(), "n", &needs)
+        .missing(&User::default(), PEER, "n", &needs)
         .await
         .unwrap_err();
     assert_eq!(nobody.to_string(), "the review names no requester");
@@ -213,10 +278,10 @@ async fn an_answer_is_forgotten_after_a_while() {
     let script = script(&["create pods"]);
     let access = script.access();
     let needs = needs_of(&json!({"serviceAccount": "bob"}));
-    access.missing(&jane(), "n", &needs).await.unwrap();
+    access.missing(&jane(), PEER, "n", &needs).await.unwrap();
     for (since, _) in lock(&access.answers).values_mut() {
         *since = since.checked_sub(GOOD_FOR).unwrap();
     }
-    access.missing(&jane(), "n", &needs).await.unwrap();
+    access.missing(&jane(), PEER, "n", &needs).await.unwrap();
     assert_eq!(script.asked(), ["create pods", "create pods"]);
 }

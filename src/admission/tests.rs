@@ -28,7 +28,35 @@ fn creation(object: &Value) -> Request {
         over_budget: None,
         dry_run: false,
         user: webhook::User::default(),
+        peer: std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
     }
+}
+
+/// Whoever may write a status could otherwise turn off the rules, and the question what he may do.
+#[test]
+fn a_status_that_cannot_be_read_changes_no_verdict() {
+    let object = |spec: Value| {
+        json!({"metadata": {"name": "a", "namespace": "n"}, "spec": spec,
+        "status": {"phase": "Unheard", "lastTransitionTime": "2020-01-01T00:00:00+99:99"}})
+    };
+    let plain = json!({"image": "x:1", "transport": "http", "replicas": 1});
+    let update = |spec: Value| {
+        let mut request = creation(&object(spec));
+        request.operation = Operation::Update;
+        request.old_object = Arc::new(object(plain.clone()));
+        request
+    };
+    let mut faulty = plain.clone();
+    faulty["port"] = json!(0);
+    match check(&update(faulty)) {
+        Err(Verdict::Invalid { causes, .. }) => assert_eq!(causes[0].field, "spec.port"),
+        other => panic!("{:?}", other.err()),
+    }
+    let mut greedy = plain.clone();
+    greedy["serviceAccount"] = json!("admin");
+    let needs = check(&update(greedy)).expect("it is valid").needs;
+    let fields: Vec<_> = needs.iter().map(|need| &*need.field).collect();
+    assert_eq!(fields, ["spec.serviceAccount"]);
 }
 
 fn shown(causes: Vec<Cause>) -> BTreeSet<String> {

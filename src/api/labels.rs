@@ -70,9 +70,12 @@ pub fn all(server: &MCPServer) -> BTreeMap<String, String> {
     labels
 }
 
-/// Whether the operator sets this label or annotation itself.
+/// Whether the operator, or Kubernetes' controller of Deployments, sets this label or annotation itself.
 pub fn is_own_key(key: &str) -> bool {
     key.starts_with("mcp.example.com/")
+        // Kubernetes' own: its controllers set them back, and that would never end.
+        || key.starts_with("deployment.kubernetes.io/")
+        || key == "pod-template-hash"
         || key == DEFAULT_CONTAINER
         || selector("").contains_key(key)
 }

@@ -38,7 +38,8 @@ const SPEC: &str = "/properties/spec";
 const RULES: [Rule; 11] = [
     Rule {
         of: "",
-        holds: "size(self.metadata.name) <= 63 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+        // Of one that was stored before there was this rule, the status and the finalizers are still written.
+        holds: "oldSelf.hasValue() || size(self.metadata.name) <= 63 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
         field: "",
         reason: INVALID,
         says: Says::OfName(names::DNS_1035),
@@ -173,6 +174,9 @@ pub fn crd() -> anyhow::Result<CustomResourceDefinition> {
             Says::Text(text) => cel["message"] = json!(text),
             Says::OfName(text) => cel["message"] = json!(format!("metadata.name {text}")),
             Says::Expression(expression) => cel["messageExpression"] = json!(expression),
+        }
+        if rule.holds.contains("oldSelf") {
+            cel["optionalOldSelf"] = json!(true);
         }
         if !rule.field.is_empty() {
             cel["fieldPath"] = json!(rule.field);

@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use tokio::sync::Semaphore;
-
 use crate::body::Memory;
 use crate::limits::Limits;
 use crate::review::Handler;
@@ -12,6 +10,9 @@ use crate::shares::Shares;
 
 /// Large reviews at once.
 const LARGE_AT_ONCE: usize = 2;
+
+/// A peer has at most a fourth of what is left to all others: twenty that take what they can leave some for the next.
+const PARTS: usize = 4;
 
 /// Says why the server is not ready.
 pub(crate) type Ready = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
@@ -23,11 +24,11 @@ pub(crate) struct App {
     pub in_flight: Arc<AtomicUsize>,
     /// The requests that are being answered or read, by peer. Each takes some memory before its body is counted.
     pub requests: Arc<Shares>,
-    /// One permit per review.
-    pub reviews: Arc<Semaphore>,
-    /// One permit per large review: it is decoded beside the threads that serve, and what it takes in memory is bounded
-    /// by their number.
-    pub large_reviews: Arc<Semaphore>,
+    /// The reviews that are being judged, by peer.
+    pub reviews: Arc<Shares>,
+    /// The large ones: each is decoded beside the threads that serve, and what they take in memory is bounded by their
+    /// number.
+    pub large_reviews: Arc<Shares>,
     /// For the bodies.
     pub memory: Memory,
     ready: Ready,
@@ -43,15 +44,11 @@ pub(crate) struct Hook {
 
 impl App {
     pub(crate) fn new(limits: Limits, ready: Ready) -> Self {
-        let permits = |number: usize| {
-            let number = number.clamp(1, Semaphore::MAX_PERMITS);
-            Arc::new(Semaphore::new(number))
-        };
         Self {
             in_flight: Arc::default(),
-            requests: Shares::new(limits.requests),
-            reviews: permits(limits.concurrent),
-            large_reviews: permits(LARGE_AT_ONCE),
+            requests: Shares::new(limits.requests, PARTS),
+            reviews: Shares::new(limits.concurrent.max(1), PARTS),
+            large_reviews: Shares::new(LARGE_AT_ONCE, PARTS),
             memory: Memory::new(limits.memory, limits.body),
             ready,
             leaving: AtomicBool::new(false),

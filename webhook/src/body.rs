@@ -30,7 +30,7 @@ impl Memory {
     /// Memory of this many bytes, for bodies of at most `body` bytes.
     pub(crate) fn new(bytes: usize, body: usize) -> Self {
         Self {
-            bytes: Shares::new(bytes.saturating_sub(body)),
+            bytes: Shares::new(bytes.saturating_sub(body), 1),
             reserve: Arc::new(Semaphore::new(1)),
         }
     }

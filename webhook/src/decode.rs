@@ -1,6 +1,7 @@
 //! From the body of a POST to a [`Request`], keeping the uid of whatever cannot be understood.
 
 use std::fmt::Display;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -195,6 +196,8 @@ fn read(
         over_budget: objects.over_budget,
         dry_run: fields.boolean("dryRun")?,
         user,
+        // A body does not say.
+        peer: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
     })
 }
 

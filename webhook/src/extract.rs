@@ -13,17 +13,17 @@ use axum::extract::{FromRequest, Request};
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_TYPE, EXPECT};
 use axum::response::{IntoResponse, Response};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 
 use crate::app::{App, Hook};
-use crate::body::{self, Share};
+use crate::body;
 use crate::budget::Budget;
 use crate::decode::{Undecodable, decode};
 use crate::refusal::{Refusal, json};
 use crate::respond;
 use crate::review;
+use crate::shares::{Share, Shares};
 
 /// A review that may be judged now.
 pub(crate) struct Review {
@@ -46,9 +46,9 @@ impl Peer {
 
 /// What a review holds until it is answered.
 pub(crate) struct Held {
-    _review: OwnedSemaphorePermit,
-    large: Option<OwnedSemaphorePermit>,
-    _share: Share,
+    _review: Share,
+    large: Option<Share>,
+    _body: body::Share,
 }
 
 /// A larger body, in bytes, is decoded on a thread of its own.
@@ -97,32 +97,35 @@ async fn take(
     let read = body::read(body, peer.0, app.limits.body, &app.memory, deadline).await;
     let (bytes, share) = read.map_err(Undecodable::Anonymous)?;
     // The turn comes before decoding, which takes several times the memory of the body.
-    let review = turn(&app.reviews, deadline).await?;
+    let review = turn(&app.reviews, peer, deadline).await?;
     let mut held = Held {
         _review: review,
         large: None,
-        _share: share,
+        _body: share,
     };
     let (request, held) = if bytes.len() > LARGE {
-        held.large = Some(turn(&app.large_reviews, deadline).await?);
+        held.large = Some(turn(&app.large_reviews, peer, deadline).await?);
         // It goes on when the client goes away, so what it holds goes with it.
         let decoded = spawn_blocking(move || (decode(&bytes, budget.as_ref()), held)).await;
         decoded.map_err(|_| Undecodable::Anonymous(Refusal::panicked()))?
     } else {
         (decode(&bytes, budget.as_ref()), held)
     };
+    let mut request = request?;
+    request.peer = peer.0;
     Ok(Review {
-        request: request?,
+        request,
         deadline,
         held,
     })
 }
 
 /// Waits for one of these, but not beyond the deadline.
-async fn turn(of: &Arc<Semaphore>, deadline: Instant) -> Result<OwnedSemaphorePermit, Undecodable> {
-    match timeout_at(deadline, of.clone().acquire_owned()).await {
-        Ok(Ok(turn)) => Ok(turn),
-        _ => Err(Undecodable::Anonymous(Refusal::too_busy())),
+async fn turn(of: &Arc<Shares>, peer: Peer, deadline: Instant) -> Result<Share, Undecodable> {
+    let mut share = of.of(peer.0);
+    match timeout_at(deadline, share.grow_when_free(1)).await {
+        Ok(()) => Ok(share),
+        Err(_) => Err(Undecodable::Anonymous(Refusal::too_busy())),
     }
 }
 

@@ -32,4 +32,5 @@ pub use review::{
     Cause, GroupVersionKind, GroupVersionResource, Handler, Operation, Request, User, Verdict,
 };
 pub use server::{Error, Server};
+pub use shares::{Share, Shares};
 pub use tls::{TlsVersions, tls_config};

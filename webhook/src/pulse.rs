@@ -89,7 +89,12 @@ impl Pulse {
                 Some((state.since + limits.header_time, Expiry::Cut))
             }
             // Once for the review, and once for the client to read the answer.
-            (Phase::Busy, _) => Some((state.since + limits.request_time * 2, Expiry::Cut)),
+            (Phase::Busy, None) => Some((state.since + limits.request_time * 2, Expiry::Cut)),
+            // However many requests it goes on to make.
+            (Phase::Busy, Some(told)) => Some((
+                (state.since + limits.request_time * 2).min(told + limits.request_time * 3),
+                Expiry::Cut,
+            )),
             (Phase::Idle, Some(told)) => Some((state.since.max(told) + GOODBYE, Expiry::Cut)),
             (Phase::Idle, None) if self.http1 => {
                 Some((state.since + limits.idle_time, Expiry::Close))

@@ -1,5 +1,6 @@
 //! What a handler is asked and what it may answer.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -38,6 +39,9 @@ pub struct Request {
     pub dry_run: bool,
     /// Who asks.
     pub user: User,
+    /// Where the request came from: mostly an API server's address, or a proxy's. Whoever shares something among requests
+    /// shares it by this.
+    pub peer: IpAddr,
 }
 
 /// Who asks, as in `authentication.k8s.io/v1` `UserInfo`.

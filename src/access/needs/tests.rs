@@ -33,14 +33,14 @@ fn secret(entry: &str, name: &str, key: &str) -> Value {
 #[test]
 fn a_plain_server_needs_nothing() {
     let hardened = json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "runAsUser": 1001,
-        "readOnlyRootFilesystem": true, "runAsNonRoot": true, "seccompProfile": {"type": "Localhost", "localhostProfile": "p"}});
+        "readOnlyRootFilesystem": true, "runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}});
     let config_maps = json!([{"configMapRef": {"name": "c"}}]);
     let env = json!([{"name": "A", "value": "b"}, {"name": "B", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]);
     for plain in [
         json!({}),
         json!({"transport": "stdio"}),
         json!({"env": env, "envFrom": config_maps, "args": ["a"], "command": ["b"], "config": {"A": "b"}}),
-        json!({"service": {"type": "ClusterIP", "port": 80, "appProtocol": "http", "labels": {"a": "b"},
+        json!({"service": {"type": "ClusterIP", "port": 80, "appProtocol": "http", "labels": {},
             "ipFamilyPolicy": "PreferDualStack", "sessionAffinity": "None"}}),
         json!({"resources": {"limits": {"cpu": 1}}, "health": {"type": "TCP"}, "strategy": {}, "path": "/x"}),
         json!({"securityContext": hardened}),
@@ -98,6 +98,19 @@ fn what_goes_beyond_a_plain_server_needs_a_right() {
             .to_vec(),
         ),
         (
+            json!({"securityContext": {"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
+                "runAsNonRoot": true, "runAsUser": 5, "capabilities": {"drop": ["ALL"]},
+                "seccompProfile": {"type": "Localhost", "localhostProfile": "log-all.json"},
+                "appArmorProfile": {"type": "Localhost", "localhostProfile": "complain"}}}),
+            ["seccompProfile", "appArmorProfile"]
+                .map(|field| format!("securityContext.{field}: {PODS}"))
+                .to_vec(),
+        ),
+        (
+            json!({"service": {"labels": {"exported": "true"}}}),
+            vec![format!("service.labels: {SERVICES}")],
+        ),
+        (
             json!({"service": {"type": "LoadBalancer", "annotations": {"a": "b"}, "loadBalancerClass": "c",
                 "loadBalancerSourceRanges": ["10.0.0.0/8"], "externalTrafficPolicy": "Local"}}),
             [
@@ -114,6 +127,7 @@ fn what_goes_beyond_a_plain_server_needs_a_right() {
             json!({"commonMetadata": {"labels": {"a": "b"}, "annotations": {"a": "b"}}}),
             vec![
                 format!("commonMetadata.labels: {PODS}"),
+                format!("commonMetadata.labels: {SERVICES}"),
                 format!("commonMetadata.annotations: {PODS}"),
                 format!("commonMetadata.annotations: {SERVICES}"),
             ],
@@ -206,6 +220,62 @@ fn only_what_an_update_adds_needs_a_right() {
             json!({"serviceAccount": "a", "podTemplate": {"spec": {}}, "env": [secret("A", "s", "k")]}),
             json!({"serviceAccount": "a", "podTemplate": {"spec": {}}, "env": [secret("A", "s", "k")], "replicas": 5}),
             vec![],
+        ),
+    ];
+    for (what, old, new, expected) in table {
+        assert_eq!(needed(&new, Some(&old)), expected, "{what}");
+    }
+}
+
+#[test]
+fn what_takes_a_restriction_away_adds_something() {
+    let contained = |more: Value| {
+        let mut spec = json!({"securityContext": {"runAsUser": 0, "runAsNonRoot": false}});
+        json_patch::merge(&mut spec, &more);
+        spec
+    };
+    let table = [
+        (
+            "a capability less",
+            json!({"securityContext": {"capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN", "SYS_TIME"]}}}),
+            json!({"securityContext": {"capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]}}}),
+            vec![],
+        ),
+        (
+            "what is as weak when it is left out",
+            json!({"securityContext": {"readOnlyRootFilesystem": false}}),
+            json!({"securityContext": {"readOnlyRootFilesystem": null}}),
+            vec![],
+        ),
+        (
+            "a user namespace that is taken away from root",
+            contained(json!({"podTemplate": {"spec": {"hostUsers": false}}})),
+            contained(json!({})),
+            vec!["podTemplate: create pods"],
+        ),
+        (
+            "a label by which a policy keeps root in check",
+            contained(json!({"commonMetadata": {"labels": {"egress": "restricted"}}})),
+            contained(json!({})),
+            vec!["podTemplate: create pods"],
+        ),
+        (
+            "a template that is taken away from a plain server",
+            json!({"podTemplate": {"spec": {"hostUsers": false}}}),
+            json!({}),
+            vec![],
+        ),
+        (
+            "annotations that come onto a Service with the transport",
+            json!({"transport": "stdio", "commonMetadata": {"annotations": {"a": "b"}}}),
+            json!({"transport": "http", "commonMetadata": {"annotations": {"a": "b"}}}),
+            vec!["commonMetadata.annotations: create services"],
+        ),
+        (
+            "another pool of addresses",
+            json!({"service": {"type": "LoadBalancer", "labels": {"pool": "internal"}}}),
+            json!({"service": {"type": "LoadBalancer", "labels": {}}}),
+            vec!["service.labels: create services"],
         ),
     ];
     for (what, old, new, expected) in table {

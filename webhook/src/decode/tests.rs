@@ -73,6 +73,7 @@ fn a_whole_review_is_decoded() {
                 name: "me".into(),
                 info: serde_json::from_str(r#"{"groups":["us"],"username":"me"}"#).unwrap(),
             },
+            peer: std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
         }
     );
 }

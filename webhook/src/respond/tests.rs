@@ -24,6 +24,7 @@ fn request(object: Value) -> Request {
         over_budget: None,
         dry_run: false,
         user: crate::review::User::default(),
+        peer: std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
     }
 }
 

@@ -18,7 +18,8 @@ async fn more_reviews_than_allowed_at_once_wait_their_turn() {
     let gate = Gate::closed();
     let handler = gate.clone();
     let limits = Limits {
-        concurrent: 2,
+        // Of which one peer has two.
+        concurrent: 10,
         ..Limits::default()
     };
     let server = start(limits, |server| server.handler(handler)).await;
@@ -43,7 +44,8 @@ async fn who_waits_too_long_is_told_to_come_again() {
     let gate = Gate::closed();
     let handler = gate.clone();
     let limits = Limits {
-        concurrent: 2,
+        // Of which one peer has two.
+        concurrent: 10,
         request_time: Duration::from_millis(500),
         ..Limits::default()
     };
@@ -74,6 +76,30 @@ async fn who_waits_too_long_is_told_to_come_again() {
             .review("2")["allowed"],
         true
     );
+}
+
+/// A handler that takes its time, and a peer that asks for it again and again.
+#[tokio::test]
+async fn one_peer_whose_reviews_take_long_keeps_no_other_waiting() {
+    let gate = Gate::closed();
+    let (handler, quick) = (gate.clone(), allow());
+    let limits = Limits {
+        concurrent: 10,
+        ..Limits::default()
+    };
+    let server = start(limits, |server| server.handler(handler).handler(quick)).await;
+    let greedy = server.http2().await;
+    let requests = (0..50).map(|_| http2_answer(&greedy, post("/gate", body("1"))));
+    let other = async {
+        gate.holds(2).await;
+        let other = server.dialer().from([127, 0, 0, 2]);
+        let mut other = other.http1().await.unwrap();
+        // It is answered while the others wait.
+        let answer = http1_answer(&mut other, post("/allow", body("2"))).await;
+        assert_eq!(answer.review("2")["allowed"], true);
+        gate.open();
+    };
+    tokio::join!(join_all(requests), other);
 }
 
 #[tokio::test]
