@@ -334,6 +334,12 @@ fn what_kubernetes_refuses_is_refused_with_its_field_and_value() {
             "\"x\"",
         ),
         (
+            "an annotation of all children that a controller of Kubernetes sets back",
+            json!({"commonMetadata": {"annotations": {"deployment.kubernetes.io/revision": "7"}}}),
+            "spec.commonMetadata.annotations[deployment.kubernetes.io/revision]".to_owned(),
+            "\"7\"",
+        ),
+        (
             "a label's value of all children",
             json!({"commonMetadata": {"labels": {"a": "b c"}}}),
             "spec.commonMetadata.labels[a]".to_owned(),

@@ -2,14 +2,15 @@
 
 use std::path::Path;
 
-use anyhow::Result;
-use cluster::Cluster;
+use anyhow::{Context, Result, ensure};
+use cluster::{Cluster, eventually};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Patch, PatchParams, PostParams};
 use mcp_operator::api::{FieldError, defaults, read};
 use mcp_operator::validation;
 use serde_json::{Value, json};
 
-use crate::setup::{Space, options, refusal};
+use crate::setup::{SOON, Space, kubectl, options, refusal};
 
 /// Specs beside the samples: what the schema says of each is compared with what the rules say of the schema.
 fn specs() -> Vec<Value> {
@@ -156,7 +157,54 @@ async fn the_schema_refuses_by_itself_what_the_rules_say_of_it() {
         status.code == 422 && status.message.contains(text),
         "{status:?}"
     );
+    a_name_from_before_the_rule(&cluster, &space).await.unwrap();
     cluster.stop().await.unwrap();
+}
+
+/// What was stored before the schema had a rule about names can be told of in its status, and let go.
+async fn a_name_from_before_the_rule(cluster: &Cluster, space: &Space) -> Result<()> {
+    let crd = "mcpservers.mcp.example.com";
+    let change = |patch: Value| -> Result<()> {
+        let patch = patch.to_string();
+        let arguments = ["patch", "crd", crd, "--type=json", "-p", &patch];
+        let patched = kubectl(cluster, &arguments, "")?;
+        ensure!(patched.status.success(), "{patched:?}");
+        Ok(())
+    };
+    let rules = "/spec/versions/0/schema/openAPIV3Schema/x-kubernetes-validations";
+    let crds = kube::Api::<CustomResourceDefinition>::all(space.client.clone());
+    let before = serde_json::to_value(crds.get(crd).await?)?;
+    let before = before.pointer(rules).context("no rule")?.clone();
+    change(json!([{"op": "remove", "path": rules}]))?;
+    eventually("the name is taken", SOON, || async {
+        space.create("1a", json!({"image": "x:1"})).await?;
+        Ok(Some(()))
+    })
+    .await?;
+    change(json!([{"op": "add", "path": rules, "value": before}]))?;
+    eventually("no new one is taken", SOON, || async {
+        let dry = PostParams {
+            dry_run: true,
+            ..PostParams::default()
+        };
+        let new = json!({"metadata": {"name": "2a"}, "spec": {"image": "x:1"}});
+        let created = space.create_with(new, &dry).await;
+        Ok(created.is_err().then_some(()))
+    })
+    .await?;
+    let parameters = PatchParams::default();
+    let status = json!({"status": {"phase": "Failed"}});
+    let told = space
+        .servers()
+        .patch_status("1a", &parameters, &Patch::Merge(status))
+        .await?;
+    ensure!(told.status.is_some_and(|status| status.phase.is_some()));
+    for finalizers in [json!(["example.com/a"]), json!(null)] {
+        space
+            .patch("1a", json!({"metadata": {"finalizers": finalizers}}))
+            .await?;
+    }
+    Ok(())
 }
 
 #[tokio::test]

@@ -276,3 +276,28 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         self.sending(poll)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_told_to_close_gets_no_more_time_by_asking_on() {
+        let limits = Limits::default();
+        let pulse = Arc::new(Pulse::new(limits.clone(), false));
+        let in_flight = Arc::new(AtomicUsize::new(0));
+        let told = Instant::now();
+        let mut last = None;
+        for _ in 0..100 {
+            // One request begins before the other ends.
+            let next = InFlight::begin(&pulse, &in_flight);
+            drop(last.replace(next));
+            tokio::time::advance(Duration::from_secs(1)).await;
+            let (deadline, expiry) = pulse.deadline(Some(told)).unwrap();
+            assert_eq!(expiry, Expiry::Cut);
+            assert!(deadline <= told + limits.request_time * 3, "{deadline:?}");
+        }
+        let (unhurried, _) = pulse.deadline(None).unwrap();
+        assert!(unhurried > Instant::now(), "nobody told it to close");
+    }
+}

@@ -16,6 +16,7 @@ mod cert_manager;
 mod control_plane;
 pub mod demo;
 pub mod fake_kubelet;
+pub mod faults;
 mod flags;
 mod helm;
 pub mod image;
