@@ -11,7 +11,7 @@ use mcp_operator::api::v1alpha1::Phase;
 
 use crate::room::{Room, SOON};
 use crate::scenarios::{self, Scenario};
-use crate::state::{State, difference};
+use crate::state::{State, difference, without_counts};
 
 /// Runs at one time.
 const AT_ONCE: usize = 4;
@@ -38,10 +38,12 @@ async fn undisturbed(scenario: &Scenario) -> Result<Undisturbed> {
     room.writes();
     (scenario.act)(&room).await?;
     let state = end(&room, &operator).await?;
+    let (events, writes) = (room.events().await?, room.writes());
+    operator.signal("KILL")?;
     Ok(Undisturbed {
         state,
-        events: room.events().await?,
-        writes: room.writes(),
+        events,
+        writes,
     })
 }
 
@@ -70,7 +72,7 @@ async fn begin(room: &Room, operator: &Process) -> Result<()> {
 
 /// Waits until the act has come to its end: every server is settled, or gone.
 async fn end(room: &Room, operator: &Process) -> Result<State> {
-    room.settled(operator).await
+    Ok(without_counts(room.settled(operator).await?))
 }
 
 /// The same, killed at this write. Whether it came to that.
@@ -106,7 +108,7 @@ async fn disturbed(
     (scenario.act)(&room).await?;
     let same = async |operator: &Process| {
         operator.alive()?;
-        let state = room.state().await?;
+        let state = without_counts(room.state().await?);
         ensure!(
             state == expected.state,
             "{}",

@@ -114,21 +114,36 @@ fn list(value: Option<&mut Value>) -> impl Iterator<Item = &mut Value> {
         .flat_map(|list| list.iter_mut())
 }
 
-/// The same without how it came to be so: where a change was held up, a child may have been made as it is now at once.
-pub fn without_history(mut state: State) -> State {
-    for (key, object) in &mut state {
-        if key.starts_with("MCPServer ") {
-            continue;
+/// The same without how it came to be so: where a change was held up, a child may have been made as it is now at once,
+/// by one write or by another.
+pub fn without_history(state: State) -> State {
+    let mut state = without_counts(state);
+    for object in children(&mut state) {
+        if let Some(metadata) = object["metadata"].as_object_mut() {
+            metadata.remove("managedFields");
         }
+    }
+    state
+}
+
+/// The same without how many changes it took: two that come one after the other may be seen as one.
+pub fn without_counts(mut state: State) -> State {
+    for object in children(&mut state) {
         if let Some(metadata) = object["metadata"].as_object_mut() {
             metadata.remove("generation");
-            metadata.remove("managedFields");
         }
         if let Some(annotations) = object["metadata"]["annotations"].as_object_mut() {
             annotations.remove("deployment.kubernetes.io/revision");
         }
     }
     state
+}
+
+fn children(state: &mut State) -> impl Iterator<Item = &mut Value> {
+    let children = state
+        .iter_mut()
+        .filter(|(key, _)| !key.starts_with("MCPServer "));
+    children.map(|(_, object)| object)
 }
 
 /// How often each thing was told, by kind of object and reason.
