@@ -63,6 +63,13 @@ async fn applied_twice(name: &str, more: &[&str]) -> Result<()> {
     for server in space.servers().list(&Default::default()).await? {
         space.until_ready(&crate::setup::name_of(&server)).await;
     }
+    // The sample with an autoscaler is scaled to its minimum, when the controller of autoscalers comes by.
+    space
+        .until("autoscaling", "has two replicas", |server| {
+            server.spec.replicas == 2
+        })
+        .await;
+    space.until_ready("autoscaling").await;
     let before = settled(&space).await?;
     ensure!(before.len() > 10, "{before:?}");
     for file in samples()? {
@@ -249,6 +256,43 @@ async fn a_secret_that_changed_rolls_the_pods_by_reloader() -> Result<()> {
         settled(&space).await?;
         let text = serde_json::to_string(&deployments.get("secret").await?)?;
         ensure!(text.contains("last-reloaded-from"), "put back: {text}");
+    }
+    Ok(())
+}
+
+/// Argo CD's and Flux' own kinds take the manifests that are there for them.
+#[tokio::test]
+async fn the_tools_take_what_is_there_for_them() -> Result<()> {
+    let space = Space::new("gitops-tools").await;
+    let kinds = cluster::tools::build(&cluster::tools::KINDS).await?;
+    for kind in [
+        "argo-cd/application-crd.yaml",
+        "flux/kustomize.toolkit.fluxcd.io_kustomizations.yaml",
+    ] {
+        let file = kinds.join(kind).display().to_string();
+        let (taken, _, words) = space
+            .kubectl(&["apply", "--server-side", "-f", &file], "")
+            .await;
+        ensure!(taken, "{words}");
+    }
+    for (file, namespace) in [
+        ("argocd-application.yaml", "argocd"),
+        ("argocd-cm.yaml", "argocd"),
+        ("flux.yaml", "flux-system"),
+    ] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/gitops");
+        let text = std::fs::read_to_string(path.join(file))?;
+        let text = text.replace(
+            &format!("namespace: {namespace}\n"),
+            &format!("namespace: {}\n", space.namespace),
+        );
+        let dry = ["create", "--dry-run=server", "--validate=strict", "-f", "-"];
+        eventually(file, SOON, || async {
+            let (taken, _, words) = space.kubectl(&dry, &text).await;
+            ensure!(taken, "{words}");
+            Ok(Some(()))
+        })
+        .await?;
     }
     Ok(())
 }

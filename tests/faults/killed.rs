@@ -37,7 +37,12 @@ async fn undisturbed(scenario: &Scenario) -> Result<Undisturbed> {
     begin(&room, &operator).await?;
     room.writes();
     (scenario.act)(&room).await?;
-    let state = end(&room, &operator).await?;
+    let state = eventually("it has come to its end", SOON, || async {
+        let state = without_counts(room.settled(&operator).await?);
+        ensure!((scenario.ends)(&state), "{state:?}");
+        Ok(Some(state))
+    })
+    .await?;
     let (events, writes) = (room.events().await?, room.writes());
     operator.signal("KILL")?;
     Ok(Undisturbed {
@@ -68,11 +73,6 @@ async fn begin(room: &Room, operator: &Process) -> Result<()> {
         Ok(Some(()))
     })
     .await
-}
-
-/// Waits until the act has come to its end: every server is settled, or gone.
-async fn end(room: &Room, operator: &Process) -> Result<State> {
-    Ok(without_counts(room.settled(operator).await?))
 }
 
 /// The same, killed at this write. Whether it came to that.

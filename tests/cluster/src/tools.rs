@@ -121,10 +121,10 @@ pub const LINTS: Set = Set {
     files: &[],
 };
 
-/// Kinds that samples have beside an MCPServer, and that the chart has for Prometheus: a folder of YAML for each of whom they
+/// Kinds that samples have beside an MCPServer, that manifests for Argo CD and Flux have, and the chart for Prometheus: a folder of YAML for each of whom they
 /// are of. Nothing is built.
 pub const KINDS: Set = Set {
-    about: "kinds of gateways and of the Prometheus operator; some seconds",
+    about: "kinds of gateways, GitOps tools and the Prometheus operator; some seconds",
     module: "kinds",
     sources: &[],
     packages: &[],
@@ -148,6 +148,16 @@ pub const KINDS: Set = Set {
             module: "github.com/prometheus-operator/prometheus-operator",
             folder: "example/prometheus-operator-crd",
             name: "prometheus-operator",
+        },
+        Files {
+            module: "github.com/argoproj/argo-cd/v3",
+            folder: "manifests/crds",
+            name: "argo-cd",
+        },
+        Files {
+            module: "github.com/fluxcd/kustomize-controller",
+            folder: "config/crd/bases",
+            name: "flux",
         },
     ],
 };
